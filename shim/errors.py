@@ -1,0 +1,67 @@
+"""What can go wrong, each with the exit code that the shim ends with.
+
+A message says what is wrong, naming the file; `tip` is the way out.
+"""
+
+from __future__ import annotations
+
+
+class ShimError(Exception):
+    """The base of all errors that end in one clear line and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, tip: str = "") -> None:
+        """Take what is wrong, and what to do about it."""
+        super().__init__(message)
+        self.tip = tip
+
+
+class WrongUse(ShimError):
+    """An option or a variable that the shim can't read."""
+
+    exit_code = 64
+
+
+class CannotRun(ShimError):
+    """The phase is there but can't be run."""
+
+    exit_code = 126
+
+
+class NotThere(ShimError):
+    """The phase isn't there."""
+
+    exit_code = 127
+
+
+class NotInDaemon(ShimError):
+    """The run image isn't in the daemon, under pull policy `never`."""
+
+    exit_code = 80
+
+
+class NotRepaired(ShimError):
+    """Something that had to be repaired wasn't, under `--strict`."""
+
+    exit_code = 81
+
+
+class MissingFile(ShimError):
+    """A file isn't there."""
+
+
+class BrokenFile(ShimError):
+    """A file is there but can't be read as what it should be."""
+
+
+class EditRefused(ShimError):
+    """analyzed.toml can't be changed without changing something else, or can't be written."""
+
+
+class Unreachable(ShimError):
+    """The daemon didn't give a usable answer."""
+
+
+class PullFailed(ShimError):
+    """The daemon couldn't pull the run image."""
