@@ -1,0 +1,224 @@
+"""analyzed.toml: read, edit one value, verify, write.
+
+What it holds: https://github.com/buildpacks/spec/blob/main/platform.md#analyzedtoml-toml
+"""
+
+from __future__ import annotations
+
+import os
+
+from shim import files, plain
+from shim.errors import BrokenFile, EditRefused
+from shim.model import Record, kind_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from shim.model import Kind
+
+
+class Analyzed(Record):
+    """An analyzed.toml as it was read: a snapshot, and what this is about of it."""
+
+    path: str
+    data: bytes
+    about: os.stat_result
+    run_image: bool
+    """There is a `[run-image]`."""
+    reference: str
+    image: str
+    """The run image's name; empty where no extension switched it."""
+    extend: bool
+    target_os: str
+    marker: bool | None
+    """`[run-image] daemon`, which is no key of the lifecycle's."""
+    previous: Kind
+    """What the previous image's reference is: it tells a daemon build from a registry build."""
+
+    @property
+    def kind(self) -> Kind:
+        """What `run-image.reference` is."""
+        return kind_of(self.reference)
+
+
+def read(path: str) -> Analyzed:
+    """Read an analyzed.toml.
+
+    Raises:
+        MissingFile: it isn't there.
+        BrokenFile: it can't be read, isn't TOML, or a value is of the wrong type. The lifecycle
+            reads none of it then.
+
+    """
+    data, about = files.read(path)
+    text = files.text_of(path, data)
+    tables = plain.tables(text)
+    if tables is not None and not _is_usual(tables):
+        tables = None
+    if tables is not None:
+        run_image: Mapping[str, object] | None = tables.get("run-image")
+        target: Mapping[str, object] = tables.get("run-image.target", {})
+        previous: Mapping[str, object] = tables.get("image", {})
+    else:
+        document = files.parse_fully(path, text)
+        run_image = _table(path, document, "run-image") if "run-image" in document else None
+        target = _table(path, run_image or {}, "target")
+        previous = _table(path, document, "image")
+    values = run_image or {}
+    marker = values.get("daemon")
+    return Analyzed(
+        path=path,
+        data=data,
+        about=about,
+        run_image=run_image is not None,
+        reference=_string(path, values, "reference"),
+        image=_string(path, values, "image"),
+        extend=_boolean(path, values, "extend"),
+        target_os=_string(path, target, "os"),
+        marker=marker if isinstance(marker, bool) else None,
+        previous=kind_of(_string(path, previous, "reference")),
+    )
+
+
+def write_reference(snapshot: Analyzed, reference: str) -> None:
+    """Make `run-image.reference` another value and leave every other byte, the owner and the mode.
+
+    The new file takes the old one's place in one step. Where that can't be, as for a file that is
+    bind-mounted by itself, the same file is written, by one call that keeps it whole.
+
+    Args:
+        snapshot: the file as it was read.
+        reference: the new value.
+
+    Raises:
+        EditRefused: the file changed meanwhile, can't be edited or can't be written. It is as it was.
+
+    """
+    path, about = snapshot.path, snapshot.about
+    data = edit(path, snapshot.data, reference)
+    if data == snapshot.data:
+        return
+    current, now = files.read(path)
+    if current != snapshot.data:
+        raise EditRefused(f"{path} was changed by somebody else meanwhile", "let one build at a time use it")
+    try:
+        files.replace(path, data, about.st_mode & 0o7777, (now.st_uid, now.st_gid))
+    except OSError as problem:
+        try:
+            files.overwrite(path, current, data)
+        except OSError:
+            raise EditRefused(
+                f"{path} can't be written: {problem.strerror}", "make it writable, and look at the disk's space"
+            ) from None
+
+
+def edit(path: str, data: bytes, reference: str) -> bytes:
+    """Return the content with another `run-image.reference` and every other byte the same.
+
+    `tomlkit` edits the one table where that can be cut out, else the whole file; its result counts
+    only after `tomllib` has found that exactly this value changed, and a comparison that exactly
+    its bytes did.
+
+    Args:
+        path: the file's name, for the error.
+        data: its content.
+        reference: the new value.
+
+    Raises:
+        EditRefused: no such edit can be made.
+
+    """
+    import tomlkit  # three bare interpreter starts: imported where something is written, and beside the restorer
+    from tomlkit.exceptions import TOMLKitError
+
+    text = files.text_of(path, data)
+    wanted = files.parse_fully(path, text)
+    old = _table(path, wanted, "run-image").get("reference")
+    wanted["run-image"] = {**_table(path, wanted, "run-image"), "reference": reference}
+    for start, end in _places(text):
+        try:
+            document = tomlkit.parse(text[start:end])
+            document["run-image"]["reference"] = reference
+            piece = document.as_string()
+        except (TOMLKitError, KeyError, TypeError, ValueError, RecursionError):
+            continue
+        new = text[:start] + piece + text[end:]
+        if _only_value_differs(text[start:end], piece, old, reference) and _parses_as(new, wanted):
+            return data[: len(data) - len(text.encode())] + new.encode()
+    raise EditRefused(f"run-image.reference of {path} can't be changed by itself", "write it as the lifecycle does")
+
+
+def _places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the `[run-image]` table may stand, then the whole text: proposals, to be verified."""
+    at = 0
+    start = None
+    for line in text.split("\n"):
+        stripped = line.strip()
+        if start is not None and stripped.startswith("["):
+            yield start, at
+            start = None
+        if stripped.startswith("[run-image]"):
+            start = at
+        at += len(line) + 1
+    if start is not None:
+        yield start, len(text)
+    yield 0, len(text)
+
+
+def _only_value_differs(old: str, new: str, old_value: object, value: str) -> bool:
+    """Say whether the new text is the old one with another string literal, or with one line more."""
+    literal = f'"{value}"'
+    at = new.find(literal)
+    while at >= 0:
+        end = at + len(literal)
+        if old_value is None:
+            start, end = new.rfind("\n", 0, at) + 1, new.find("\n", end) + 1 or len(new)
+            if new[:start] + new[end:] in (old, old + "\n"):
+                return True
+        elif len(new) - len(literal) <= len(old) and old.startswith(new[:at]) and old.endswith(new[end:]):
+            gone = old[at : len(old) - len(new[end:])]
+            if _parses_as(f"value = {gone}", {"value": old_value}):
+                return True
+        at = new.find(literal, at + 1)
+    return False
+
+
+def _parses_as(text: str, wanted: object) -> bool:
+    try:
+        return files.parse_fully("", text) == wanted
+    except BrokenFile:
+        return False
+
+
+def _is_usual(tables: Mapping[str, plain.Table]) -> bool:
+    """Say whether the line reader saw all that is looked at: no value of another type, nothing hidden."""
+    run_image = tables.get("run-image", {})
+    seen = [run_image, tables.get("run-image.target", {}), tables.get("image", {})]
+    return (
+        all(value is not None for table in seen for value in table.values())
+        and not {"run-image", "image"} & tables[""].keys()
+        and "target" not in run_image
+        and ("run-image" in tables or "run-image.target" not in tables)
+    )
+
+
+def _table(path: str, values: Mapping[str, object], key: str) -> dict[str, object]:
+    table = values.get(key, {})
+    if not isinstance(table, dict):
+        raise BrokenFile(f"{path}: {key} isn't a table", "write it as the lifecycle does")
+    return table
+
+
+def _string(path: str, values: Mapping[str, object], key: str) -> str:
+    value = values.get(key, "")
+    if not isinstance(value, str):
+        raise BrokenFile(f"{path}: {key} isn't a string but {value!r}", "write it as the lifecycle does")
+    return value
+
+
+def _boolean(path: str, values: Mapping[str, object], key: str) -> bool:
+    value = values.get(key, False)
+    if not isinstance(value, bool):
+        raise BrokenFile(f"{path}: {key} isn't true or false but {value!r}", "write it as the lifecycle does")
+    return value

@@ -1,0 +1,195 @@
+"""Reading and replacing small files that belong to somebody else.
+
+The layers directory belongs to the CNB user, who ran other people's buildpacks in it. So nothing
+is opened through a link, nothing but a regular file is read, and a new file is never an old one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from shim import plain
+from shim.errors import BrokenFile, MissingFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def read(path: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return a regular file's bytes, and what it is.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
+
+    Raises:
+        MissingFile: it isn't there.
+        BrokenFile: it can't be read, or isn't a regular file of that size.
+
+    """
+    try:
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        raise MissingFile(f"there is no {path}") from None
+    except OSError as problem:
+        if os.path.islink(path):
+            raise BrokenFile(f"{path} is a symbolic link", "put the file itself there") from None
+        raise BrokenFile(f"{path} can't be read: {problem.strerror}", "look at its owner and mode") from None
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise BrokenFile(f"{path} isn't a regular file", "put the file itself there")
+        if limit is not None and about.st_size > limit:
+            raise BrokenFile(f"{path} is {about.st_size} bytes long, more than it can be", "remove it")
+        try:
+            return file.read(), about
+        except OSError as problem:
+            raise BrokenFile(f"{path} can't be read: {problem.strerror}", "look at the disk") from None
+
+
+def text_of(path: str, data: bytes) -> str:
+    """Decode TOML, which is UTF-8; a byte order mark is left out, as the lifecycle's parser does.
+
+    Raises:
+        BrokenFile: it isn't UTF-8.
+
+    """
+    try:
+        return data.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError as problem:
+        raise BrokenFile(f"{path} isn't UTF-8 at byte {problem.start}", "write it as UTF-8") from None
+
+
+def parse(path: str, data: bytes) -> Mapping[str, object]:
+    """Return a TOML file's top-level values; the fast way where the file is plain and flat.
+
+    Raises:
+        BrokenFile: it isn't TOML.
+
+    """
+    text = text_of(path, data)
+    tables = plain.tables(text)
+    if tables is not None and list(tables) == [""] and None not in tables[""].values():
+        return tables[""]
+    return parse_fully(path, text)
+
+
+def parse_fully(path: str, text: str) -> dict[str, object]:
+    """Return a TOML text's values as `tomllib` reads them.
+
+    Raises:
+        BrokenFile: it isn't TOML.
+
+    """
+    import tomllib  # 1.3 bare interpreter starts, and most files don't need it
+
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise BrokenFile(f"{path} isn't TOML: {problem}", "mend it, or let the phase before write it anew") from None
+
+
+def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Put new content in a file's place in one step, so that a reader finds the old or the new one, whole.
+
+    Args:
+        path: the file; what is there is replaced, not followed or written to.
+        data: the new content.
+        mode: its permission bits.
+        owner: user and group ID that it must have; by default whoever writes it.
+
+    Raises:
+        OSError: it couldn't be done; what was there before is still there, and nothing else.
+
+    """
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.analyzed-shim")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(temporary, flags, 0o600)
+    except FileExistsError:  # left by a killed process that had our ID
+        os.unlink(temporary)
+        descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if owner is not None and owner != _owner(os.fstat(descriptor)):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def copy_for_all(name: str, content: bytes) -> str:
+    """Write a file that every user can read into a new directory of its own, and return its path.
+
+    Raises:
+        OSError: it couldn't be written; nothing of it is left.
+
+    """
+    import tempfile
+
+    directory = tempfile.mkdtemp(prefix="analyzed-shim-")
+    path = os.path.join(directory, name)
+    try:
+        os.chmod(directory, 0o755)  # noqa: S103  # the restorer reads it as another user
+        with open(path, "xb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+    except OSError:
+        remove_copy(path)
+        raise
+    return path
+
+
+def remove_copy(path: str) -> None:
+    """Remove such a copy and its directory, as far as they are there."""
+    for remove, target in ((os.unlink, path), (os.rmdir, os.path.dirname(path))):
+        try:
+            remove(target)
+        except OSError:
+            pass
+
+
+def overwrite(path: str, old: bytes, new: bytes) -> None:
+    """Write new content into the same file, where it can't be replaced (a file that is a mount of its own).
+
+    One call writes it, filled up with line ends to the old length; TOML doesn't see those, so a
+    reader in between finds the new file, whole. Then they are cut off.
+
+    Args:
+        path: the file.
+        old: its content, put back where the new one can't be written.
+        new: its new content.
+
+    Raises:
+        OSError: it couldn't be done; the old content is there. Also where the file has another
+            name, whose content would change with it.
+
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_nlink != 1:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        filled = new.ljust(len(old), b"\n")
+        try:
+            if os.pwrite(descriptor, filled, 0) != len(filled):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.pwrite(descriptor, old, 0)
+            os.ftruncate(descriptor, len(old))
+            raise
+        os.ftruncate(descriptor, len(new))
+    finally:
+        os.close(descriptor)
+
+
+def _owner(about: os.stat_result) -> tuple[int, int]:
+    return about.st_uid, about.st_gid

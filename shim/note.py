@@ -1,0 +1,52 @@
+"""The note that the wrapped analyzer leaves for the wrapped restorer: is this a daemon build?
+
+It is a file of its own, because the detector rewrites analyzed.toml and drops what it doesn't know
+(lifecycle issue 1457: "carry this flag from the analyzed step").
+"""
+
+from __future__ import annotations
+
+import os
+
+from shim import files
+from shim.errors import BrokenFile, MissingFile
+
+NAME = "analyzed-shim.toml"
+_LIMIT = 64 * 1024
+_TEXT = """\
+# Left by the wrapped analyzer for the wrapped restorer (analyzed-shim).
+daemon = {daemon}
+"""
+
+
+def path_beside(analyzed: str) -> str:
+    """Return the path of the note that belongs to an analyzed.toml."""
+    return os.path.join(os.path.dirname(analyzed), NAME)
+
+
+def leave(path: str, daemon: bool) -> None:
+    """Write the note, whole or not at all, readable by every user of the build.
+
+    Raises:
+        OSError: it couldn't be written; what was there before is still there.
+
+    """
+    content = _TEXT.format(daemon="true" if daemon else "false").encode()
+    files.replace(path, content, mode=0o644)
+
+
+def read(path: str) -> bool | None:
+    """Return what the note says, or None where there is none.
+
+    Raises:
+        BrokenFile: there is one, and it can't be read as a note.
+
+    """
+    try:
+        data, _ = files.read(path, limit=_LIMIT)
+        says = files.parse(path, data).get("daemon")
+    except MissingFile:
+        return None
+    if not isinstance(says, bool):
+        raise BrokenFile(f"{path} doesn't say daemon = true or false", "remove it, the next analyzer writes it anew")
+    return says

@@ -1,0 +1,105 @@
+"""The TOML that the lifecycle itself writes, read line by line.
+
+The lifecycle writes one table header or one `key = value` a line. Reading that takes a tenth of
+what `tomllib` takes for the same file, and saves importing it (1.3 bare interpreter starts), which
+matters because this is read before every phase. Whatever isn't of that form is refused as a whole
+(None), and the caller asks `tomllib`.
+
+Why a line at a time is right: of all values in TOML only multi-line strings, arrays and inline
+tables that hold one of those can go over a line's end. A file with a triple quote is refused, so
+are inline tables, and of arrays only those pass that are closed on their line.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Scalar = str | bool | None
+    Table = dict[str, Scalar]
+
+_BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_BLANK = " \t\r"
+
+
+def tables(text: str) -> dict[str, Table] | None:
+    """Return the tables of a TOML text by dotted name, or None where it isn't plain.
+
+    A value is a string, a boolean, or None where it is something else. Of an array of tables the
+    last one stands; top-level keys are in the table "".
+    """
+    read: dict[str, Table] = {"": {}}
+    arrays: set[str] = set()
+    current = read[""]
+    entries = lines(text)
+    if entries is None:
+        return None
+    for _, header, key, value in entries:
+        if header is None:
+            if not key:
+                continue
+            if key in current:
+                return None
+            current[key] = _scalar(value)
+            continue
+        name, is_array = header
+        again = is_array and name in arrays
+        if name in read and not again and not any(name.startswith(f"{array}.") for array in arrays):
+            return None
+        if is_array:
+            arrays.add(name)
+        current = read[name] = {}
+    return read
+
+
+def lines(text: str) -> list[tuple[str, tuple[str, bool] | None, str, str]] | None:
+    """Return each line with its header (name, whether of an array), or key and value; None: not plain."""
+    if '"""' in text or "'''" in text:
+        return None
+    read = list(_lines(text))
+    return None if None in read else [line for line in read if line is not None]
+
+
+def _lines(text: str) -> Iterator[tuple[str, tuple[str, bool] | None, str, str] | None]:
+    for line in text.split("\n"):
+        stripped = line.strip(_BLANK)
+        if not stripped or stripped[0] == "#":
+            yield (line, None, "", "")
+        elif stripped[0] == "[":
+            is_array = stripped[:2] == "[["
+            name = stripped[2:-2] if is_array else stripped[1:-1]
+            if stripped != (f"[[{name}]]" if is_array else f"[{name}]") or not _is_dotted(name):
+                yield None
+                return
+            yield (line, (name, is_array), "", "")
+        else:
+            key, equals, value = stripped.partition("=")
+            key, value = key.rstrip(_BLANK), value.lstrip(_BLANK)
+            if not equals or not key or not _BARE.issuperset(key) or not _ends_here(value):
+                yield None
+                return
+            yield (line, None, key, value)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part and _BARE.issuperset(part) for part in name.split("."))
+
+
+def _ends_here(value: str) -> bool:
+    """Say whether a value is surely complete on its line."""
+    if not value or value[0] in "{'":
+        return False
+    if value[0] == "[":
+        return value[-1] == "]" and value.count("[") == value.count("]") == 1 and "#" not in value
+    if value[0] == '"':
+        return len(value) > 1 and value[-1] == '"' and '"' not in value[1:-1].replace('\\"', "")
+    return value in ("true", "false") or (
+        value[0] in "+-0123456789" and _BARE.issuperset(value.lstrip("+").replace(".", "").replace(":", ""))
+    )
+
+
+def _scalar(value: str) -> Scalar:
+    if value[0] == '"' and "\\" not in value:
+        return value[1:-1]
+    return {"true": True, "false": False}.get(value)
