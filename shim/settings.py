@@ -1,0 +1,121 @@
+"""The shim's own options and their environment, the same everywhere they make sense."""
+
+from __future__ import annotations
+
+from shim.errors import WrongUse
+from shim.model import Record, boolean, environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shim.model import PullPolicy
+
+PULL_POLICIES: tuple[PullPolicy, ...] = ("never", "if-not-present", "always")
+TIMEOUT = 5.0
+"""Seconds that one answer of the daemon may take."""
+HELP = {
+    "daemon": "It is known to be a daemon build, or known not to be one.",
+    "pull-policy": "never, if-not-present or always; given, it says that it is a daemon build.",
+    "docker-host": "The daemon's address; else the docker context, else the usual sockets.",
+    "timeout": "Seconds that one answer of the daemon may take.",
+    "report": "Write what was found and done to this file, as JSON; {phase} in it becomes the phase.",
+    "strict": "Exit 81 where something couldn't be repaired, instead of going on.",
+}
+VARIABLES = {
+    "daemon": "ANALYZED_SHIM_DAEMON",
+    "pull-policy": "ANALYZED_SHIM_PULL_POLICY",
+    "docker-host": "DOCKER_HOST",
+    "timeout": "ANALYZED_SHIM_TIMEOUT",
+    "report": "ANALYZED_SHIM_REPORT",
+    "strict": "ANALYZED_SHIM_STRICT",
+}
+
+
+class Settings(Record):
+    """What the user chose."""
+
+    daemon: bool | None = None
+    policy: PullPolicy | None = None
+    docker_host: str | None = None
+    timeout: float = TIMEOUT
+    report: str | None = None
+    strict: bool = False
+
+
+def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Take the shim's options off the front of `run`'s arguments; what follows is the phase's, untouched.
+
+    Raises:
+        WrongUse: an option that isn't one.
+
+    """
+    if not arguments or not arguments[0].startswith("-"):
+        return {}, list(arguments)
+    if arguments[0] == "--":
+        return {}, list(arguments[1:])
+    import getopt  # only here: a third of a bare interpreter start
+
+    names = ["daemon", "no-daemon", "strict", "no-strict"]
+    values = [f"{name}=" for name in ("pull-policy", "docker-host", "timeout", "report")]
+    try:
+        given, rest = getopt.getopt(list(arguments), "", names + values)
+    except getopt.GetoptError as problem:
+        raise WrongUse(str(problem), "analyzed-shim run --help lists the options") from None
+    options: dict[str, str] = {}
+    for option, value in given:
+        name = option.removeprefix("--")
+        if name in ("no-daemon", "no-strict"):
+            options[name.removeprefix("no-")] = "false"
+        else:
+            options[name] = value if f"{name}=" in values else "true"
+    return options, rest
+
+
+def read(options: Mapping[str, str], environ: Mapping[str, str], only_report: bool = False) -> Settings:
+    """Combine options with the environment; an option wins.
+
+    Args:
+        options: the values of the options that were given, by name.
+        environ: the environment.
+        only_report: leave all variables but the report's unread, where nothing depends on them, so
+            that a wrong one can't fail a build that the shim has nothing to do with.
+
+    Raises:
+        WrongUse: a value that can't be read. It names the option or the variable.
+
+    """
+
+    def value(name: str) -> tuple[str | None, str]:
+        if name in options:
+            return options[name], f"--{name}"
+        if only_report and name != "report":
+            return None, ""
+        return environment(environ, VARIABLES[name]), VARIABLES[name]
+
+    def flag(name: str) -> bool | None:
+        text, source = value(name)
+        read = None if text is None else boolean(text)
+        if text is not None and read is None:
+            raise WrongUse(f"{source} is {text!r}", "it takes true or false")
+        return read
+
+    policy, source = value("pull-policy")
+    chosen = next((known for known in PULL_POLICIES if known == policy), None)
+    if policy is not None and chosen is None:
+        raise WrongUse(f"{source} is {policy!r}", f"it takes {', '.join(PULL_POLICIES)}")
+    text, source = value("timeout")
+    try:
+        timeout = TIMEOUT if text is None else float(text)
+    except ValueError:
+        timeout = 0.0
+    if not 0 < timeout < 1e6:
+        raise WrongUse(f"{source} is {text!r}", "it takes a number of seconds, such as 5")
+    return Settings(
+        daemon=flag("daemon"),
+        policy=chosen,
+        docker_host=value("docker-host")[0],
+        timeout=timeout,
+        report=value("report")[0],
+        strict=flag("strict") or False,
+    )
