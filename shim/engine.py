@@ -1,0 +1,334 @@
+"""The daemon: where it is, what it has, and pulling. The only importer of `docker`.
+
+Importing `docker` costs twelve bare interpreter starts. So `find` does without it, and an `Inquiry` imports it
+in a thread of its own, while the restorer runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from shim.errors import PullFailed, Unreachable
+from shim.model import Record, environment, is_hex_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, TypeVar
+
+    from docker import APIClient
+
+    from shim.model import Engine
+
+    _T = TypeVar("_T")
+
+_UNREADABLE_IS = "look at the daemon, or give its address with --docker-host"
+
+
+class Address(Record):
+    """Where the daemon is, as far as can be told without asking it."""
+
+    url: str
+    """Its address; empty where the docker context has it, or where there is none."""
+    state: Engine
+    """`absent`, `denied`, `silent`, or `unasked`: it can be asked."""
+    detail: str
+    """What is the matter, in words."""
+
+
+def find(docker_host: str | None, environ: Mapping[str, str]) -> Address:
+    """Find the daemon: the given address, else the docker context, else the usual sockets.
+
+    Args:
+        docker_host: `--docker-host` or `DOCKER_HOST`.
+        environ: the environment.
+
+    """
+    if docker_host is not None:
+        socket = _socket_of(docker_host)
+        return _look(socket) if socket else Address(url=docker_host, state="unasked", detail="")
+    if _context_name(environ):
+        return Address(url="", state="unasked", detail="")
+    seen = [address for address in map(_look, _usual_sockets(environ)) if address.state != "absent"]
+    for address in seen:
+        if address.state == "unasked":
+            return address
+    return seen[0] if seen else Address(url="", state="absent", detail="there is no daemon's socket")
+
+
+def _socket_of(url: str) -> str:
+    if url.startswith("/"):
+        return url
+    return "/" + url.removeprefix("unix://").lstrip("/") if url.startswith("unix://") else ""
+
+
+def _usual_sockets(environ: Mapping[str, str]) -> Iterator[str]:
+    runtime = environment(environ, "XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    yield "/var/run/docker.sock"
+    yield f"{runtime}/docker.sock"
+    if "HOME" in environ:
+        yield f"{environ['HOME']}/.docker/run/docker.sock"
+    yield "/run/podman/podman.sock"
+    yield f"{runtime}/podman/podman.sock"
+
+
+def _look(path: str) -> Address:
+    """Look at a socket, and open it where it may be opened; nothing is asked."""
+    url = f"unix://{path}"
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return Address(url=url, state="silent", detail=f"{path} isn't a socket")
+        if not os.access(path, os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        import socket  # most of it is imported by docker anyway, which comes next
+
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
+            connection.connect(path)
+    except BlockingIOError:  # its queue is full; it may still answer in time
+        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return Address(url=url, state="absent", detail=f"there is no {path}")
+    except PermissionError:
+        return Address(url=url, state="denied", detail=f"{path} isn't ours to open")
+    except OSError as problem:
+        return Address(url=url, state="silent", detail=f"nothing answers at {path}: {problem.strerror}")
+    return Address(url=url, state="unasked", detail="")
+
+
+def _context_name(environ: Mapping[str, str]) -> str:
+    """Return the docker context's name where one other than the default is in use, else nothing."""
+    name = environment(environ, "DOCKER_CONTEXT")
+    if name:
+        return "" if name == "default" else name
+    directory = environment(environ, "DOCKER_CONFIG") or os.path.join(environ.get("HOME", "/"), ".docker")
+    try:
+        with open(os.path.join(directory, "config.json"), "rb") as file:
+            content = file.read()
+    except OSError:
+        return ""
+    if b'"currentContext"' not in content:
+        return ""
+    import json
+
+    try:
+        named = json.loads(content).get("currentContext")
+    except (ValueError, AttributeError):
+        return ""
+    return named if isinstance(named, str) and named != "default" else ""
+
+
+class About(Record):
+    """What the daemon says of itself."""
+
+    name: str
+    version: str
+    store: str
+    """`containerd` or the storage driver: where an image's ID is the index digest, and where it isn't."""
+
+
+class Daemon:
+    """A connected daemon."""
+
+    def __init__(self, address: Address, timeout: float, environ: Mapping[str, str]) -> None:
+        """Connect.
+
+        Args:
+            address: where it is.
+            timeout: seconds that an answer may take.
+            environ: the environment, for TLS and for registry credentials.
+
+        Raises:
+            Unreachable: it doesn't answer usably.
+
+        """
+        self._environ = environ
+        self._client: APIClient = _usable(lambda: _connect(address, timeout, environ))
+
+    def image_id(self, reference: str) -> str | None:
+        """Return the hex ID of the image that the daemon has under a reference, or None where it has none.
+
+        Raises:
+            Unreachable: it doesn't answer usably.
+
+        """
+        from docker.errors import APIError
+
+        def ask() -> str | None:
+            try:
+                found = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]
+            except APIError as problem:
+                if problem.status_code in (400, 404):  # 400: not a reference, so nothing is under it
+                    return None
+                raise
+            return str(found["Id"])
+
+        answer = _usable(ask)
+        if answer is None:
+            return None
+        bare = answer.removeprefix("sha256:")
+        if not is_hex_id(bare):
+            raise Unreachable(f"the daemon answered an ID that isn't one: {bare[:80]!r}", _UNREADABLE_IS)
+        return bare
+
+    def about(self) -> About:
+        """Ask the daemon what it is.
+
+        Raises:
+            Unreachable: it doesn't answer usably.
+
+        """
+        version: dict[str, Any] = _usable(self._client.version)
+        info: dict[str, Any] = _usable(self._client.info)
+        names = [str(part.get("Name", "")) for part in version.get("Components") or [] if isinstance(part, dict)]
+        name = next((name for name in names if "Podman" in name), "Docker")
+        status = dict(pair for pair in info.get("DriverStatus") or [] if len(pair) == 2)
+        store = "containerd" if "containerd" in str(status.get("driver-type", "")) else str(info.get("Driver", ""))
+        return About(name=name.removesuffix(" Engine"), version=str(version.get("Version", "")), store=store)
+
+    def pull(self, name: str, tell: Callable[[str, int, int], None]) -> None:
+        """Pull an image by name, for the daemon's own platform.
+
+        Args:
+            name: the image's name, as it stands.
+            tell: is told a layer's ID, how many bytes of it are there, and how many it has.
+
+        Raises:
+            PullFailed: it couldn't be pulled.
+
+        """
+        from docker import utils
+
+        repository, tag = utils.parse_repository_tag(name)
+        try:
+            for step in self._client.pull(
+                repository,
+                tag=tag or "latest",  # without one the daemon would pull every tag
+                stream=True,
+                decode=True,
+                auth_config=_credentials(repository, self._environ),
+            ):
+                if "error" in step:
+                    raise PullFailed(str(step["error"]))
+                progress = step.get("progressDetail") or {}
+                tell(str(step.get("id", "")), int(progress.get("current", 0)), int(progress.get("total", 0)))
+        except PullFailed:
+            raise
+        except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
+            raise PullFailed(_one_line(problem)) from None
+
+
+class Inquiry:
+    """A question to the daemon, asked in a thread of its own."""
+
+    def __init__(self, ask: Callable[[], str | None]) -> None:
+        """Begin to ask."""
+        import threading
+
+        self._ready = threading.Event()
+        self._answered = threading.Event()
+        self._answer: str | None = None
+        self._problem: Unreachable | None = None
+        threading.Thread(target=self._run, args=(ask,), daemon=True).start()
+
+    def _run(self, ask: Callable[[], str | None]) -> None:
+        import time
+
+        try:
+            import docker  # noqa: F401  # before the clock starts: it is no part of the daemon's answer
+        except ImportError as problem:
+            self._problem = Unreachable(f"the docker package can't be imported: {problem}", "install the shim anew")
+        self._started = time.monotonic()
+        self._ready.set()
+        try:
+            if self._problem is None:
+                self._answer = ask()
+        except Unreachable as problem:
+            self._problem = problem
+        finally:
+            self._answered.set()
+
+    def answer(self, timeout: float) -> str | None:
+        """Return the answer.
+
+        Args:
+            timeout: seconds from the asking on.
+
+        Raises:
+            Unreachable: there is none in that time, or none that can be used.
+
+        """
+        import time
+
+        self._ready.wait()
+        if not self._answered.wait(self._started + timeout - time.monotonic()):
+            raise Unreachable(f"the daemon gave no answer in {timeout:g} s", "give it longer with --timeout")
+        if self._problem is not None:
+            raise self._problem
+        return self._answer
+
+
+def _connect(address: Address, timeout: float, environ: Mapping[str, str]) -> APIClient:
+    import docker
+    from docker.context import ContextAPI
+    from docker.utils import kwargs_from_env
+
+    arguments: dict[str, Any] = {}
+    if address.url:
+        arguments = {**kwargs_from_env(environ), "base_url": address.url}
+    else:
+        context = ContextAPI.get_context(_context_name(environ))
+        if context is None:
+            raise Unreachable("the docker context in use isn't there", "docker context ls shows which are")
+        arguments = {"base_url": context.Host, "tls": context.TLSConfig or False}
+    ssh = str(arguments["base_url"]).startswith("ssh://")
+    return docker.APIClient(
+        version="auto",
+        timeout=timeout,  # type: ignore[arg-type]  # requests takes parts of a second
+        use_ssh_client=ssh,
+        **arguments,
+    )
+
+
+def _usable(ask: Callable[[], _T]) -> _T:
+    try:
+        return ask()
+    except Unreachable:
+        raise
+    except Exception as problem:  # the library passes on what requests, urllib3, json and ssl raise
+        raise Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _UNREADABLE_IS) from None
+
+
+def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what `CNB_REGISTRY_AUTH` has for the image's registry; None: the user's Docker configuration counts.
+
+    It is a JSON object from registry to an `Authorization` header
+    (https://github.com/buildpacks/spec/blob/main/platform.md#registry-authentication).
+    """
+    text = environment(environ, "CNB_REGISTRY_AUTH")
+    if text is None:
+        return None
+    import base64
+    import json
+
+    from docker.auth import resolve_repository_name
+
+    registry, _ = resolve_repository_name(repository)
+    hosts = ("index.docker.io", "docker.io") if registry == "docker.io" else (registry,)
+    try:
+        known = json.loads(text)
+        kind, _, secret = next(known[host] for host in hosts if host in known).partition(" ")
+        if kind.lower() == "bearer":
+            return {"registrytoken": secret}
+        username, _, password = base64.b64decode(secret).decode().partition(":")
+    except (ValueError, TypeError, AttributeError, StopIteration):
+        return None
+    return {"username": username, "password": password}
+
+
+def _one_line(problem: Exception) -> str:
+    explanation = getattr(problem, "explanation", None)  # docker.errors.APIError: what the daemon said
+    text = explanation if isinstance(explanation, str) and explanation else str(problem)
+    return " ".join((text or type(problem).__name__).split())[:300]
