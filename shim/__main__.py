@@ -1,0 +1,31 @@
+"""In a phase's place, or the command line?
+
+The file that runs tells: under the name of a phase it is that phase's drop-in. This module and
+what it imports for a wrapped phase stay away from everything heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from shim import invocation, process, wrap
+
+
+def main() -> int:
+    """Run the shim, and return its exit code."""
+    name = os.path.basename(sys.argv[0])
+    if name in invocation.WRAPPED:
+        process.die_of_interrupts()
+        real = os.environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
+        return wrap.drop_in(real, sys.argv, os.environ)
+    if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
+        process.die_of_interrupts()
+        return wrap.run(sys.argv[2:], os.environ)
+    from shim import cli  # typer costs six bare interpreter starts
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

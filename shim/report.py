@@ -1,0 +1,54 @@
+"""What was found and done, as JSON, for scripts and for a person who asks why."""
+
+from __future__ import annotations
+
+from shim import __version__
+from shim.model import Record, fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shim.engine import About
+    from shim.model import Certainty, Outcome
+
+SCHEMA = 1
+"""Raised where a field changes its meaning or goes; a new one doesn't raise it."""
+
+
+class Report(Record):
+    """One run of the shim. A field that is None is left out."""
+
+    phase: str
+    platform_api: str
+    outcome: Outcome
+    row: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+    run_image: str | None = None
+    """The run image's name."""
+    build: str | None = None
+    certainty: Certainty | None = None
+    evidence: str | None = None
+    reference_before: str | None = None
+    reference_after: str | None = None
+    """As the restorer left it."""
+    reference_final: str | None = None
+    image_id: str | None = None
+    """The daemon's image under the name: 64 hex digits."""
+    pulled: bool | None = None
+    engine: About | None = None
+    command: tuple[str, ...] = ()
+    exit_code: int | None = None
+    """The phase's; absent where the shim became the phase."""
+    runs: int | None = None
+    seconds: float = 0.0
+
+
+def as_json(report: Report) -> str:
+    """Return a report as JSON text."""
+    import json  # half a bare interpreter start, for those who ask for a report
+
+    values: dict[str, object] = {"schema": SCHEMA, "shim": __version__}
+    values.update((name, value) for name, value in fields(report).items() if value is not None)
+    if report.engine is not None:
+        values["engine"] = fields(report.engine)
+    return json.dumps(values, indent=1) + "\n"
