@@ -1,0 +1,103 @@
+"""Images made of nothing: an OCI image or index, as the blobs and manifests that a registry holds."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from typing import Any
+
+from shim.model import Record
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class Image(Record):
+    """An image or an index of images."""
+
+    digest: str
+    """`sha256:…` of what its tag names."""
+    media_type: str
+    blobs: dict[str, tuple[str, bytes]]
+    """All that belongs to it, by digest: media type and content."""
+
+    def config_digest(self, architecture: str) -> str:
+        """Return `sha256:…` of an architecture's configuration, which is its ID in a daemon's classic store."""
+        return str(self._json(self.manifest_digest(architecture))["config"]["digest"])
+
+    def manifest_digest(self, architecture: str) -> str:
+        """Return `sha256:…` of an architecture's manifest."""
+        for entry in self._json(self.digest).get("manifests", []):
+            if entry["platform"]["architecture"] == architecture:
+                return str(entry["digest"])
+        return self.digest
+
+    def _json(self, digest: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.blobs[digest][1])
+        return content
+
+
+def single(text: str, architecture: str) -> Image:
+    """Make an image for one architecture, with one layer that holds a text."""
+    files = {
+        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\ncnb:x:1000:1000::/home/cnb:/bin/sh\n",
+        "etc/os-release": b'ID="standin"\nVERSION_ID="1"\n',
+        "run-image.txt": text.encode(),
+    }
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    layer = gzip.compress(raw.getvalue(), mtime=0)
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Labels": {"io.buildpacks.stack.id": "standin"}},
+        "rootfs": {"type": "layers", "diff_ids": [_digest(raw.getvalue())]},
+    }
+    blobs: dict[str, tuple[str, bytes]] = {}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": _add(blobs, CONFIG, json.dumps(config).encode()),
+        "layers": [_add(blobs, LAYER, layer)],
+    }
+    top = _add(blobs, MANIFEST, json.dumps(manifest).encode())
+    return Image(digest=str(top["digest"]), media_type=MANIFEST, blobs=blobs)
+
+
+def multi(text: str, architectures: tuple[str, ...] = ("amd64", "arm64")) -> Image:
+    """Make an index of images, one for each architecture."""
+    blobs: dict[str, tuple[str, bytes]] = {}
+    entries = []
+    for architecture in architectures:
+        image = single(f"{text} for {architecture}", architecture)
+        blobs.update(image.blobs)
+        entries.append(
+            {
+                "mediaType": MANIFEST,
+                "digest": image.digest,
+                "size": len(image.blobs[image.digest][1]),
+                "platform": {"os": "linux", "architecture": architecture},
+            }
+        )
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    top = _add(blobs, INDEX, json.dumps(index).encode())
+    return Image(digest=str(top["digest"]), media_type=INDEX, blobs=blobs)
+
+
+def _add(blobs: dict[str, tuple[str, bytes]], media_type: str, content: bytes) -> dict[str, object]:
+    digest = _digest(content)
+    blobs[digest] = (media_type, content)
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
