@@ -219,6 +219,28 @@ class Daemon:
         except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
             raise PullFailed(_one_line(problem)) from None
 
+    def tag(self, image_id: str, name: str) -> None:
+        """Give an image another name.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        repository, _, tag = name.rpartition(":")
+        _usable(lambda: self._client.tag(image_id, repository, tag))
+
+    def forget(self, prefix: str) -> None:
+        """Take all names and digests that begin with a prefix out of the daemon.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        for image in _usable(self._client.images):
+            for name in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
+                if name.startswith(prefix) and self.image_id(name):  # the last tag takes the digests along
+                    _usable(lambda name=name: self._client.remove_image(name))  # type: ignore[misc]
+
 
 class Inquiry:
     """A question to the daemon, asked in a thread of its own."""
