@@ -134,8 +134,9 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
 
     text = files.text_of(path, data)
     wanted = files.parse_fully(path, text)
-    old = _table(path, wanted, "run-image").get("reference")
-    wanted["run-image"] = {**_table(path, wanted, "run-image"), "reference": reference}
+    table = _table(path, wanted, "run-image")
+    old = _string(path, table, "reference") if "reference" in table else None
+    wanted["run-image"] = {**table, "reference": reference}
     for start, end in _places(text):
         try:
             document = tomlkit.parse(text[start:end])
@@ -166,7 +167,7 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
     yield 0, len(text)
 
 
-def _only_value_differs(old: str, new: str, old_value: object, value: str) -> bool:
+def _only_value_differs(old: str, new: str, old_value: str | None, value: str) -> bool:
     """Say whether the new text is the old one with another string literal, or with one line more."""
     literal = f'"{value}"'
     at = new.find(literal)

@@ -40,10 +40,11 @@ def read(path: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
         if os.path.islink(path):
             raise BrokenFile(f"{path} is a symbolic link", "put the file itself there") from None
         raise BrokenFile(f"{path} can't be read: {problem.strerror}", "look at its owner and mode") from None
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        raise BrokenFile(f"{path} isn't a regular file", "put the file itself there")
     with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise BrokenFile(f"{path} isn't a regular file", "put the file itself there")
         if limit is not None and about.st_size > limit:
             raise BrokenFile(f"{path} is {about.st_size} bytes long, more than it can be", "remove it")
         try:

@@ -46,8 +46,9 @@ def without_extensions(path: str, data: bytes) -> bytes:
         if header is not None:
             inside = header[0] == _KEY or header[0].startswith(_KEY + ".")
         if not inside:
-            kept.append(line)
-    return "\n".join(kept).encode()
+            kept.append(f"{line}\n")
+    whole = "".join(kept)
+    return (whole if inside else whole.removesuffix("\n")).encode()  # the last line has no end of its own
 
 
 def _without_by_document(path: str, text: str) -> bytes:

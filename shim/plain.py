@@ -47,6 +47,9 @@ def tables(text: str) -> dict[str, Table] | None:
         again = is_array and name in arrays
         if name in read and not again and not any(name.startswith(f"{array}.") for array in arrays):
             return None
+        if again:
+            for below in [table for table in read if table.startswith(f"{name}.")]:
+                del read[below]
         if is_array:
             arrays.add(name)
         current = read[name] = {}

@@ -1,0 +1,155 @@
+"""What the tests share: a layers directory, the stand-in lifecycle, engines and registries, and the shim as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shim.demo import layout, servers
+from tests import real
+
+SHIM = (sys.executable, "-m", "shim")
+GROUP = '[[group]]\n  id = "bp/a"\n  version = "0.1"\n  api = "0.9"\n'
+EXTENSION = '\n[[group-extensions]]\n  id = "ext/a"\n  version = "0.1"\n  api = "0.9"\n'
+ID = "c5eae3d06f9f2ad6587e814ebdc0e956538fb51d00df79916c59824fff32d0a6"
+
+
+def analyzed_toml(reference: str, image: str | None = None, previous: str = "", extra: str = "") -> str:
+    """Return an analyzed.toml as the detector leaves it."""
+    name = f'  image = "{image}"\n' if image else ""
+    return (
+        f'[image]\n  reference = "{previous}"\n\n[metadata]\n  [metadata.config]\n    sha = ""\n'
+        '  [metadata.launcher]\n    sha = ""\n  [metadata.process-types]\n    sha = ""\n'
+        '  [metadata.run-image]\n    top-layer = ""\n    reference = ""\n\n'
+        f'[run-image]\n  reference = "{reference}"\n{name}{extra}'
+    )
+
+
+class Layers:
+    """A layers directory."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        path.mkdir(exist_ok=True)
+        self.path = path
+        self.toml = path / "analyzed.toml"
+        self.group = path / "group.toml"
+        self.note = path / "analyzed-shim.toml"
+
+    def write(
+        self, reference: str, image: str | None = None, previous: str = "", extra: str = "", extensions: bool = True
+    ) -> None:
+        self.toml.write_text(analyzed_toml(reference, image, previous, extra))
+        self.group.write_text(GROUP + (EXTENSION if extensions else ""))
+
+    @property
+    def reference(self) -> str:
+        value = tomllib.loads(self.toml.read_text())["run-image"]["reference"]
+        assert isinstance(value, str)
+        return value
+
+    def stray(self) -> set[str]:
+        """Return what lies about beside the files of the lifecycle and the note."""
+        known = {"analyzed.toml", "group.toml", "analyzed-shim.toml"}
+        return {entry.name for entry in self.path.iterdir()} - known
+
+
+class Ran:
+    """How a run of the shim ended."""
+
+    def __init__(self, process: subprocess.CompletedProcess[str], report: pathlib.Path) -> None:
+        self.code = process.returncode
+        self.out = process.stdout
+        self.err = process.stderr
+        self.report: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
+
+    @property
+    def outcome(self) -> str:
+        return str(self.report.get("outcome"))
+
+
+class Shim:
+    """Runs the shim as a user does: as a process."""
+
+    def __init__(self, directory: pathlib.Path, lifecycle: pathlib.Path, layers: Layers) -> None:
+        self.directory = directory
+        self.lifecycle = lifecycle
+        self.layers = layers
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("CNB_", "ANALYZED_SHIM_", "DOCKER_", "STANDIN_"))},
+            "CNB_PLATFORM_API": "0.11",
+            "CNB_LAYERS_DIR": str(layers.path),
+            "DOCKER_HOST": f"unix://{directory}/no-such.sock",
+            "HOME": str(directory),
+        }
+
+    def run(self, phase: str | pathlib.Path, *arguments: str, options: tuple[str, ...] = (), **environ: str) -> Ran:
+        """Wrap a phase of the stand-in, or whatever is at a path."""
+        path = self.lifecycle / phase
+        return self.call(*SHIM, "run", *options, "--", str(path), *arguments, **environ)
+
+    def call(self, *command: str, **environ: str) -> Ran:
+        report = self.directory / "report.json"
+        report.unlink(missing_ok=True)
+        env = {"ANALYZED_SHIM_REPORT": str(report), **self.env, **environ}
+        process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert "Traceback" not in process.stderr, process.stderr
+        return Ran(process, report)
+
+
+@pytest.fixture(scope="session")
+def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The stand-in lifecycle."""
+    directory = tmp_path_factory.mktemp("standin")
+    for parent in (directory, *directory.parents[:3]):
+        if parent.stat().st_uid == os.getuid() and parent != pathlib.Path(tempfile.gettempdir()):
+            parent.chmod(0o755)
+    return layout.lay_out(directory / "lifecycle")
+
+
+@pytest.fixture
+def layers(tmp_path: pathlib.Path) -> Layers:
+    return Layers(tmp_path / "layers")
+
+
+@pytest.fixture
+def shim(tmp_path: pathlib.Path, lifecycle: pathlib.Path, layers: Layers) -> Shim:
+    return Shim(tmp_path, lifecycle, layers)
+
+
+@pytest.fixture
+def engine(tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
+    """The embedded engine: HTTP on a real Unix socket."""
+    server = servers.Engine(str(tmp_path / "engine.sock"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def registry() -> Iterator[servers.Registry]:
+    """The embedded registry: HTTP on 127.0.0.1."""
+    server = servers.Registry()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def real_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[real.Engine, real.Registry]]:
+    """A real dockerd and a real registry; where they can't be had the test is left out, and under CI an error."""
+    absent = real.missing()
+    reason = f"not installed: {', '.join(absent)}" if absent else "dockerd needs root" if os.getuid() else ""
+    if reason:
+        if os.environ.get("CI"):
+            raise RuntimeError(f"under CI the real engine and registry are required: {reason}")
+        pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("real")
+    with real.registry(directory) as the_registry, real.dockerd(directory) as the_engine:
+        yield the_engine, the_registry

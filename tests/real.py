@@ -1,0 +1,160 @@
+"""Real parts: a private dockerd and a private registry, from Debian's packages, ended by what started them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import docker
+
+from shim.demo.images import Image
+from shim.demo.lifecycle import split_tag
+
+NEEDED = ("dockerd", "docker-registry", "skopeo")
+
+
+def missing() -> list[str]:
+    """Return what isn't installed of the programs that real parts need."""
+    return [program for program in NEEDED if shutil.which(program) is None]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _started(command: list[str], log: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Registry:
+    """A real registry on 127.0.0.1."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def push(self, name: str, image: Image) -> str:
+        """Push an image under a name such as `run/app:1.0` with skopeo, and return its full name."""
+        full = f"{self.host}/{name}"
+        with tempfile.TemporaryDirectory() as directory:
+            lay_out(pathlib.Path(directory), image)
+            subprocess.run(
+                ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false", f"oci:{directory}", f"docker://{full}"],
+                check=True,
+            )
+        return full
+
+
+def lay_out(directory: pathlib.Path, image: Image) -> None:
+    """Write an image as an OCI layout (https://github.com/opencontainers/image-spec/blob/main/image-layout.md)."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for digest, (_, content) in image.blobs.items():
+        (blobs / digest.removeprefix("sha256:")).write_bytes(content)
+    size = len(image.blobs[image.digest][1])
+    entry = {"mediaType": image.media_type, "digest": image.digest, "size": size}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+class Engine:
+    """A real engine, by its socket."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = docker.APIClient(base_url=url, version="auto", timeout=30)
+
+    def pull(self, name: str) -> None:
+        repository, tag = name.split("@") if "@" in name else split_tag(name)
+        for step in self.client.pull(repository, tag=tag, stream=True, decode=True):
+            assert "error" not in step, step
+
+    def id_of(self, reference: str) -> str | None:
+        """Return the bare ID of what is under a reference."""
+        try:
+            found = self.client.inspect_image(reference)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            return None
+        return str(found["Id"]).removeprefix("sha256:")
+
+    def tag(self, image: str, name: str) -> None:
+        repository, tag = split_tag(name)
+        self.client.tag(image, repository, tag)
+
+    def forget(self, prefix: str) -> None:
+        """Take all names below a prefix away, and the images that have no other."""
+        for image in self.client.images():
+            for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
+                if name.startswith(prefix) and self.id_of(name):
+                    self.client.remove_image(name)
+
+
+@contextlib.contextmanager
+def registry(directory: pathlib.Path) -> Iterator[Registry]:
+    """Start a registry with its storage in a directory."""
+    host = f"127.0.0.1:{free_port()}"
+    config = directory / "registry.yml"
+    storage = directory / "registry"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage}}}}}\n"
+        f"http: {{addr: {host}}}\n"
+    )
+    with _started(["docker-registry", "serve", str(config)], directory / "registry.log") as process:
+        _wait(lambda: _answers(f"http://{host}/v2/"), process, directory / "registry.log")
+        yield Registry(host)
+
+
+@contextlib.contextmanager
+def dockerd(directory: pathlib.Path) -> Iterator[Engine]:
+    """Start a dockerd with all that is its own in a directory."""
+    sock = directory / "docker.sock"
+    (directory / "daemon.json").write_text("{}")
+    command = ["dockerd", "--host", f"unix://{sock}", "--config-file", str(directory / "daemon.json")]
+    command += ["--iptables=false", "--ip6tables=false", "--bridge=none"]
+    for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
+        command += [option, str(directory / name)]
+    with _started(command, directory / "dockerd.log") as process:
+        _wait(lambda: _listens(sock), process, directory / "dockerd.log")
+        yield Engine(f"unix://{sock}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _listens(path: pathlib.Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _wait(ready: object, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
+    assert callable(ready)
+    deadline = time.monotonic() + 60
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} didn't start: {log.read_text()[-2000:]}")
+        time.sleep(0.1)

@@ -1,0 +1,339 @@
+"""analyzed.toml, group.toml and the note: one value changes, or nothing does."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+import string
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shim import analyzed, files, group, note, plain
+from shim.errors import BrokenFile, EditRefused, MissingFile
+from tests.conftest import EXTENSION, GROUP, ID, analyzed_toml
+
+NAME = "registry.example/run:1.0"
+
+UNTOUCHED_BUT_FOR_THE_VALUE = [
+    pytest.param(analyzed_toml("OLD", NAME), id="as the lifecycle writes it"),
+    pytest.param('[run-image]\nreference = "OLD"', id="no final newline"),
+    pytest.param('[run-image]\r\n\treference = "OLD" # why\r\nimage = "x"\r\n', id="CRLF, a tab and a comment"),
+    pytest.param('\ufeff[run-image]\nreference = "OLD"\n', id="byte order mark"),
+    pytest.param('[run-image]\n"reference"   =   "OLD"\n\n\n', id="quoted key, blanks, empty lines"),
+    pytest.param('[ run-image ]\nreference = "OLD"\n', id="blanks in the header"),
+    pytest.param('["run-image"]\nreference = "OLD"\n', id="quoted header"),
+    pytest.param('run-image.reference = "OLD"\nrun-image.image = "x"\n', id="dotted keys"),
+    pytest.param('run-image = { reference = "OLD", image = "x" }\n', id="inline table"),
+    pytest.param('[run-image] # [run-image]\nimage="x"#\nreference = "OLD"\nzz="OLD"\n[z]\nreference="OLD"\n', id="bait"),
+    pytest.param('a = """\n[run-image]\nreference = "no"\n"""\n[run-image]\nreference = "OLD"\n', id="bait in a string"),
+    pytest.param("a = '''\n[run-image]\nreference = \"no\"\n'''\n[run-image]\nreference = \"OLD\"\n", id="literal bait"),
+    pytest.param('[run-image]\nx = [\n  ["a"],\n]\nreference = "OLD"\n', id="an array that looks like a header"),
+    pytest.param('[run-image.target]\nos = ""\n[run-image]\nreference = "OLD"\n', id="out of order"),
+    pytest.param('[run-image]\nreference = "OLD"\n[[metadata.buildpacks]]\nkey="é\\n"\n[[metadata.buildpacks]]\n', id="more"),
+    pytest.param('[run-image]\nx = "a\\"b"\nreference = "OLD"\nunknown = 1979-05-27T07:32:00Z\n', id="other values"),
+]
+
+
+@pytest.mark.parametrize("template", UNTOUCHED_BUT_FOR_THE_VALUE)
+@pytest.mark.parametrize("old", ["", "registry.example/run@sha256:" + "5" * 64, "registry.example/run:1.0"])
+def test_one_value_changes_and_every_other_byte_stays(template: str, old: str) -> None:
+    head, tail = template.rsplit('"OLD"', 1) if "zz" not in template else template.split('"OLD"', 1)
+    before = f'{head}"{old}"{tail}'
+    assert analyzed.edit("f", before.encode(), ID) == f'{head}"{ID}"{tail}'.encode()
+
+
+@pytest.mark.parametrize("literal", ["'OLD'", '"""OLD"""', "'''OLD'''", '"\\u004FLD"'])
+def test_every_kind_of_string_can_be_replaced(literal: str) -> None:
+    text = f"[run-image]\nreference = {literal} # kept\n"
+    assert analyzed.edit("f", text.encode(), ID).decode() == f'[run-image]\nreference = "{ID}" # kept\n'
+
+
+def test_a_missing_reference_is_added_and_nothing_is_lost() -> None:
+    text = '[run-image]\n  image = "x"\n[z]\na = 1\n'
+    edited = analyzed.edit("f", text.encode(), ID).decode()
+    assert tomllib.loads(edited)["run-image"] == {"image": "x", "reference": ID}
+    assert [line for line in edited.split("\n") if "reference" not in line] == text.split("\n")
+
+
+@pytest.mark.parametrize("text", ["[run-image]\nreference = 5\n", "run-image = 3\n", "[run-image]\nreference=[]\n"])
+def test_what_is_no_string_is_refused(text: str) -> None:
+    with pytest.raises((EditRefused, BrokenFile)):
+        analyzed.edit("/l/analyzed.toml", text.encode(), ID)
+
+
+def test_the_same_value_changes_nothing() -> None:
+    text = analyzed_toml(ID, NAME).encode()
+    assert analyzed.edit("f", text, ID) == text
+
+
+KEYS = st.sampled_from(["reference", "image", "a", "extend", '"q k"', "d.o.t", "'l'", "run-image", "target"])
+STRINGS = st.text(string.printable + "é\u2028", max_size=12).map(
+    lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
+)
+VALUES = st.one_of(
+    STRINGS,
+    st.sampled_from(
+        ['"""\n[run-image]\nreference = "x"\n"""', "'''a'''", "[1, 2]", '[\n ["a"],\n]', "{ reference = 'x' }", "true"]
+    ),
+    st.sampled_from(["''", "1", "-0.5", "1979-05-27", "inf", '[ "]" ]', '["["] # c']),
+)
+LINES = st.one_of(
+    st.builds(lambda key, value, pad: f"{pad}{key} = {value}", KEYS, VALUES, st.sampled_from(["", "  ", "\t"])),
+    st.sampled_from(["", "# c", "[run-image]", " [run-image] # c", "[image]", "[[metadata.b]]", "[run-image.target]"]),
+    st.sampled_from(["[metadata]", '["run-image"]', "[a.b]", "[[group-extensions]]", "[[group]]", "[group-extensions.x]"]),
+)
+DOCUMENTS = st.builds(
+    lambda lines, end, bom: bom + end.join(lines),
+    st.lists(LINES, max_size=12),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", "\ufeff"]),
+)
+SCALE = int(os.environ.get("FUZZ", "1"))
+
+
+def parsed(text: str) -> dict[str, object] | None:
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+@settings(max_examples=400 * SCALE, deadline=None)
+@given(DOCUMENTS)
+def test_the_line_reader_agrees_with_tomllib_or_refuses(text: str) -> None:
+    whole = parsed(text)
+    read = plain.tables(text.removeprefix("\ufeff"))
+    if whole is None or read is None:
+        return
+    for name, table in read.items():
+        at: object = whole
+        for part in name.split(".") if name else ():
+            assert isinstance(at, dict)
+            at = at[part]
+            at = at[-1] if isinstance(at, list) else at
+        assert isinstance(at, dict)
+        for key, value in table.items():
+            assert key in at
+            if value is not None:
+                assert at[key] == value
+
+
+@settings(max_examples=400 * SCALE, deadline=None)
+@given(DOCUMENTS)
+def test_an_edit_changes_the_one_value_or_refuses(text: str) -> None:
+    data = text.encode()
+    try:
+        edited = analyzed.edit("f", data, ID)
+    except (EditRefused, BrokenFile):
+        return
+    whole = parsed(text)
+    assert whole is not None
+    table = whole.get("run-image", {})
+    assert isinstance(table, dict)
+    assert parsed(edited.decode()) == {**whole, "run-image": {**table, "reference": ID}}
+    if "reference" in table:
+        at = edited.find(f'"{ID}"'.encode())
+        assert data.startswith(edited[:at])
+        assert data.endswith(edited[at + len(ID) + 2 :])
+
+
+@settings(max_examples=400 * SCALE, deadline=None)
+@given(DOCUMENTS)
+def test_a_group_without_its_extensions_is_otherwise_the_same(text: str) -> None:
+    data = text.encode()
+    try:
+        without = group.without_extensions("f", data)
+    except BrokenFile:
+        return
+    whole = parsed(text)
+    if whole is None:
+        return
+    whole.pop("group-extensions", None)
+    assert parsed(without.decode()) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        (GROUP, False),
+        (GROUP + EXTENSION, True),
+        ("", False),
+        ("group-extensions = []\n", False),
+        ('group-extensions = [{id = "x"}]\n', True),
+        ('[["group-extensions"]]\nid = "x"\n', True),
+        ("# group-extensions\n", False),
+        ('[[group]]\nid = "group-extensions"\n', False),
+    ],
+)
+def test_which_groups_have_extensions(text: str, has: bool) -> None:
+    assert group.has_extensions("g", text.encode()) is has
+    assert group.has_extensions("g", group.without_extensions("g", text.encode())) is False
+
+
+@pytest.mark.parametrize("text", [b"group-extensions = 3\n", b"[[group\n", b"\xff\xfe", b"x = [1\n"])
+def test_a_group_that_is_none_says_so(text: bytes) -> None:
+    with pytest.raises(BrokenFile, match="/l/group.toml"):
+        group.has_extensions("/l/group.toml", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff", "isn't UTF-8 at byte 0"),
+        (b"[run-image", "isn't TOML"),
+        (b"[run-image]\nreference = 5\n", "reference isn't a string but 5"),
+        (b'[run-image]\nreference = "x"\nimage = []\n', "image isn't a string"),
+        (b'[run-image]\nreference = "x"\nextend = "yes"\n', "extend isn't true or false"),
+        (b"run-image = 1\n", "run-image isn't a table"),
+        (b"[run-image]\ntarget = 1\n", "target isn't a table"),
+        (b"[run-image.target]\nos = 1\n", "os isn't a string"),
+        (b"image = 1\n", "image isn't a table"),
+    ],
+)
+def test_an_analyzed_toml_that_is_none_says_so_and_names_the_file(
+    tmp_path: pathlib.Path, text: bytes, message: str
+) -> None:
+    path = tmp_path / "analyzed.toml"
+    path.write_bytes(text)
+    with pytest.raises(BrokenFile) as raised:
+        analyzed.read(str(path))
+    assert str(path) in str(raised.value)
+    assert message in str(raised.value)
+    assert raised.value.tip
+
+
+def test_what_is_read_of_an_analyzed_toml(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    canonical = analyzed_toml("R", NAME, previous=ID, extra='  extend = true\n  daemon = false\n  [run-image.target]\n')
+    for text in (canonical + '    os = "linux"\n', canonical + "    os = 'linux'\n"):
+        path.write_text(text)
+        found = analyzed.read(str(path))
+        assert (found.run_image, found.reference, found.image, found.extend) == (True, "R", NAME, True)
+        assert (found.target_os, found.marker, found.previous) == ("linux", False, "id")
+    path.write_text("")
+    found = analyzed.read(str(path))
+    assert (found.run_image, found.reference, found.image, found.marker) == (False, "", "", None)
+    path.write_text('[run-image.target]\nos = "linux"\n')
+    assert analyzed.read(str(path)).run_image
+
+
+def test_links_pipes_and_directories_are_not_read(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "target").write_text("x")
+    (tmp_path / "link").symlink_to("target")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name, message in (("link", "symbolic link"), ("pipe", "regular file"), ("directory", "regular file")):
+        with pytest.raises(BrokenFile, match=message):
+            files.read(str(tmp_path / name))
+    with pytest.raises(MissingFile):
+        files.read(str(tmp_path / "nothing"))
+    with pytest.raises(BrokenFile, match="bytes long"):
+        files.read(str(tmp_path / "target"), limit=0)
+
+
+def snapshot_of(path: pathlib.Path) -> analyzed.Analyzed:
+    path.write_text(analyzed_toml("OLD", NAME))
+    return analyzed.read(str(path))
+
+
+def test_a_write_keeps_owner_and_mode_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    snapshot_of(path)
+    path.chmod(0o640)
+    if os.getuid() == 0:
+        os.chown(path, 1234, 4321)
+    before = path.stat()
+    analyzed.write_reference(analyzed.read(str(path)), ID)
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert os.listdir(tmp_path) == ["analyzed.toml"]
+    assert path.read_text() == analyzed_toml(ID, NAME)
+
+
+def test_a_write_of_the_same_value_leaves_the_file_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    snapshot = snapshot_of(path)
+    analyzed.write_reference(snapshot, "OLD")
+    assert path.stat().st_ino == snapshot.about.st_ino
+
+
+def test_a_file_that_somebody_changed_meanwhile_is_left_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    snapshot = snapshot_of(path)
+    path.write_text("somebody = true\n")
+    with pytest.raises(EditRefused, match="changed by somebody else"):
+        analyzed.write_reference(snapshot, ID)
+    assert path.read_text() == "somebody = true\n"
+
+
+def test_overwriting_keeps_the_inode_and_cuts_the_rest_off(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"a long old content\n")
+    inode = path.stat().st_ino
+    files.overwrite(str(path), b"a long old content\n", b"new\n")
+    assert (path.read_bytes(), path.stat().st_ino) == (b"new\n", inode)
+    files.overwrite(str(path), b"new\n", b"longer again\n")
+    assert path.read_bytes() == b"longer again\n"
+
+
+def test_a_file_with_two_names_is_not_overwritten(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    os.link(path, tmp_path / "other")
+    with pytest.raises(OSError, match="Too many links"):
+        files.overwrite(str(path), b"old", b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "f"
+    (tmp_path / f".f.{os.getpid()}.analyzed-shim").write_text("left")
+    files.replace(str(path), b"new", 0o600)
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_replacement_that_fails_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.replace(str(tmp_path / "f"), b"new", 0o600)
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_the_note_is_left_and_read(tmp_path: pathlib.Path) -> None:
+    path = note.path_beside(str(tmp_path / "analyzed.toml"))
+    assert note.read(path) is None
+    for daemon in (True, False):
+        note.leave(path, daemon)
+        assert note.read(path) is daemon
+        assert tomllib.loads(pathlib.Path(path).read_text()) == {"daemon": daemon}
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+    assert os.listdir(tmp_path) == [note.NAME]
+
+
+@pytest.mark.parametrize("content", [b"", b"daemon = 1\n", b"\xff", b"daemon", b"x" * 70_000, b"# nothing\n"])
+def test_a_note_that_is_none_says_so(tmp_path: pathlib.Path, content: bytes) -> None:
+    path = tmp_path / note.NAME
+    path.write_bytes(content)
+    with pytest.raises(BrokenFile, match=note.NAME):
+        note.read(str(path))
+
+
+def test_a_note_beside_other_values_is_read(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / note.NAME
+    path.write_text("daemon = false\n[more]\nx = 1\n")
+    assert note.read(str(path)) is False
+
+
+def test_a_copy_for_all_can_be_read_by_all_and_goes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    copy = files.copy_for_all("group.toml", b"x")
+    assert stat.S_IMODE(os.stat(copy).st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(os.path.dirname(copy)).st_mode) == 0o755
+    files.remove_copy(copy)
+    files.remove_copy(copy)
+    assert os.listdir(tmp_path) == []

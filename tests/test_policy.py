@@ -1,0 +1,228 @@
+"""The tables: complete, in order, and never worse than the bare phase."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from shim.model import Clues, Facts, Verdict
+from shim.policy import EVIDENCE, TABLES, Row, certainty, decide, weigh
+
+ENGINES = ("unasked", "absent", "denied", "silent", "lacks", "has")
+POLICIES = ("never", "if-not-present", "always")
+KINDS = ("empty", "name", "id", "digest")
+
+
+def restorer_starts() -> Iterator[Facts]:
+    """All facts before the restorer runs, in the form in which they are gathered."""
+    for about, api, group, extensions in itertools.product(
+        (False, True), ("unset", "older", "affected", "newer"), ("readable", "missing", "broken"), (False, True)
+    ):
+        yield Facts(phase="restorer", about=about, api=api, group=group, extensions=extensions)
+    for analyzed, run_image, target, extend, image, reference in itertools.product(
+        ("readable", "missing", "broken"), (False, True), (False, True), (False, True), (False, True), KINDS
+    ):
+        yield Facts(
+            phase="restorer",
+            analyzed=analyzed,
+            run_image=run_image,
+            target=target,
+            extend=extend,
+            image=image,
+            reference=reference,
+        )
+    for build, policy, engine, reference in itertools.product(
+        ("daemon", "registry", "unsaid"), POLICIES, ("unasked", "absent", "denied", "silent"), KINDS
+    ):
+        yield Facts(phase="restorer", build=build, policy=policy, engine=engine, reference=reference)
+
+
+def exporter_starts() -> Iterator[Facts]:
+    for build, engine, reference, image in itertools.product(
+        ("daemon", "registry"), ("unasked", "absent", "denied", "silent"), KINDS, (False, True)
+    ):
+        yield Facts(phase="exporter", build=build, engine=engine, reference=reference, image=image)
+
+
+def follow(facts: Facts) -> Iterator[tuple[Facts, Row]]:
+    """Yield every decision on every way that a run can take from these facts on."""
+    row = decide(facts)
+    yield facts, row
+    verdict = row.verdict
+    answers: tuple[Facts, ...] = ()
+    if verdict.run == "parent":
+        asked = ("silent", "lacks", "has") if verdict.step == "ask-name" else (facts.engine,)
+        answers = tuple(
+            facts.but(
+                status=status,
+                engine=engine,
+                reference=reference,
+                rewritten=rewritten,
+                touched=rewritten or touched,
+                retried=facts.status != "not-run",
+                analyzed=analyzed,
+            )
+            for status in ("ended-well", "failed", "killed")
+            for engine in asked
+            for reference, rewritten in ((facts.reference, False), ("digest", True), ("id", True))
+            for touched in (False, True)
+            for analyzed in ("readable", "broken", "missing")
+        )
+    elif verdict.step == "ask-name":
+        answers = tuple(facts.but(engine=engine) for engine in ("silent", "lacks", "has"))
+    elif verdict.step == "ask-reference":
+        answers = tuple(facts.but(resolves=found) for found in ("same", "other", "nowhere", "silent"))
+    elif verdict.step == "pull":
+        after = (facts.engine, "has", "lacks", "silent")
+        answers = tuple(facts.but(pull_tried=True, engine=engine) for engine in after)
+    for answer in answers:
+        yield from follow(answer)
+
+
+STARTS = [*restorer_starts(), *exporter_starts()]
+ALL = [step for start in STARTS for step in follow(start)]
+
+
+def last(verdict: Verdict) -> bool:
+    return verdict.step == "nothing" and verdict.run != "parent"
+
+
+def test_there_are_many_ways_and_each_ends() -> None:
+    assert len(ALL) > 4000
+    assert sum(last(row.verdict) for _, row in ALL) > 3000
+
+
+def test_every_row_is_reached_on_some_way() -> None:
+    reached = {id(row) for _, row in ALL}
+    for phase in ("restorer", "exporter"):
+        for row in TABLES[phase]:
+            extra = [Facts(phase="exporter", about=True), Facts(phase="exporter", api="newer")]
+            extra += [Facts(phase="exporter", analyzed="missing"), Facts(phase="exporter", analyzed="broken")]
+            extra += [Facts(phase="exporter", run_image=False)]
+            assert id(row) in reached | {id(decide(facts)) for facts in extra}, row.when
+
+
+def test_no_reference_of_the_daemon_is_written_in_a_build_known_to_be_none_of_a_daemon() -> None:
+    assert [row for facts, row in ALL if facts.build == "registry" and row.verdict.write == "id"] == []
+
+
+def test_a_build_known_to_be_none_of_a_daemon_never_asks_the_daemon_and_keeps_the_lookup() -> None:
+    for facts, row in ALL:
+        if facts.build == "registry" and facts.image:
+            assert row.verdict.step == "nothing", facts
+            assert row.verdict.lookup, facts
+
+
+def test_an_id_is_only_written_where_the_daemon_has_the_image() -> None:
+    assert [facts for facts, row in ALL if row.verdict.write == "id" and facts.engine != "has"] == []
+
+
+def test_only_a_known_daemon_build_pulls_and_never_under_never() -> None:
+    for facts, row in ALL:
+        if row.verdict.step == "pull":
+            assert facts.phase == "restorer"
+            assert facts.build == "daemon"
+            assert facts.policy != "never"
+            assert not facts.pull_tried
+
+
+def test_what_is_written_is_written_once_the_phase_can_not_overwrite_it_unseen() -> None:
+    """An ID is written after the restorer, or before an exporter; a name also before an `exec`."""
+    for facts, row in ALL:
+        if row.verdict.write == "id" and facts.phase == "restorer":
+            assert row.verdict.run == "nothing", facts
+            assert facts.status == "ended-well", facts
+
+
+def test_nothing_is_written_after_a_restorer_that_did_not_end_well() -> None:
+    for facts, row in ALL:
+        if facts.status in ("failed", "killed"):
+            assert row.verdict.write == "nothing", facts
+
+
+def test_the_restorer_runs_at_most_twice_as_our_child_and_only_again_with_the_image_in_the_daemon() -> None:
+    for facts, row in ALL:
+        if row.verdict.run == "parent" and facts.status != "not-run":
+            assert not facts.retried
+            assert facts.engine == "has"
+            assert not facts.touched
+            assert not row.verdict.lookup
+
+
+def test_a_signal_ends_it() -> None:
+    for facts, row in ALL:
+        if facts.status == "killed":
+            assert row.verdict.run == "nothing", facts
+
+
+def test_only_never_refuses() -> None:
+    for facts, row in ALL:
+        if row.verdict.run == "refuse":
+            assert (facts.build, facts.policy, facts.engine) == ("daemon", "never", "lacks")
+            assert facts.status == "not-run"
+
+
+def test_no_bare_id_stays_in_a_registry_build_at_the_exporter() -> None:
+    for facts, row in ALL:
+        if facts.phase == "exporter" and facts.build == "registry" and facts.reference == "id" and facts.image:
+            assert row.verdict.write == "name"
+
+
+def test_no_empty_reference_beside_a_name_reaches_the_exporter() -> None:
+    for facts, row in ALL:
+        if facts.phase == "exporter" and facts.reference == "empty" and facts.image and last(row.verdict):
+            if facts.analyzed == "readable" and facts.run_image:
+                assert row.verdict.write in ("name", "id"), facts
+
+
+def test_the_first_row_that_holds_counts() -> None:
+    assert decide(Facts(phase="restorer", about=True, api="newer")).when == "the version or help is asked for"
+    assert decide(Facts(phase="restorer", api="newer", group="missing")).when.startswith("the Platform API")
+
+
+@pytest.mark.parametrize(
+    ("clues", "build", "by"),
+    [
+        (Clues(), "unsaid", ""),
+        (Clues(option=True, note=False), "daemon", "option"),
+        (Clues(option=False, note=True), "registry", "option"),
+        (Clues(note=True, marker=False), "daemon", "note"),
+        (Clues(note=False, marker=True), "registry", "note"),
+        (Clues(marker=True, use_daemon=False), "daemon", "marker"),
+        (Clues(marker=False, use_daemon=True), "registry", "marker"),
+        (Clues(use_daemon=True, use_layout=True), "daemon", "CNB_USE_DAEMON"),
+        (Clues(use_daemon=False, previous="id"), "registry", "CNB_USE_DAEMON"),
+        (Clues(use_layout=True, previous="id"), "registry", "CNB_USE_LAYOUT"),
+        (Clues(use_layout=False, previous="id"), "daemon", "previous image"),
+        (Clues(previous="digest", policy_given=True), "registry", "previous image"),
+        (Clues(previous="name", policy_given=True), "daemon", "pull policy"),
+        (Clues(previous="empty", policy_given=True), "daemon", "pull policy"),
+    ],
+)
+def test_the_first_witness_that_speaks_counts(clues: Clues, build: str, by: str) -> None:
+    found = weigh(clues)
+    assert (found.build, found.by) == (build, by)
+
+
+def test_every_witness_is_heard_of() -> None:
+    assert [witness.number for witness in EVIDENCE] == ["1", "2", "3", "4", "4", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("build", "engine", "sure"),
+    [
+        ("daemon", "absent", "known"),
+        ("registry", "has", "known"),
+        ("unsaid", "has", "likely"),
+        ("unsaid", "denied", "likely"),
+        ("unsaid", "lacks", "unknown"),
+        ("unsaid", "silent", "unknown"),
+        ("unsaid", "absent", "unknown"),
+        ("unsaid", "unasked", "unknown"),
+    ],
+)
+def test_how_sure_it_is(build: str, engine: str, sure: str) -> None:
+    facts = Facts(phase="restorer").but(build=build, engine=engine)
+    assert certainty(facts) == sure

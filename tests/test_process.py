@@ -1,0 +1,284 @@
+"""A transparent parent: what the phase gets, how it ends, and which signals reach it. Real processes throughout."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+
+import pytest
+
+from shim import process
+from shim.errors import CannotRun, NotThere
+from tests.conftest import SHIM, Layers, Shim
+
+# The restorer is run by the shim as its parent at 0.11 where nothing is known and there is no engine.
+PARENT = {"reference": "r:1", "image": "r:1"}
+
+CHILD = f"""\
+#!{sys.executable}
+import os, signal, sys, time
+def tell(number, _):
+    print(signal.Signals(number).name, flush=True)
+for number in signal.valid_signals() - {{signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}}:
+    try:
+        signal.signal(number, tell)
+    except OSError:
+        pass
+print("ready", os.getpid(), os.getppid(), flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def program(path: pathlib.Path, text: str) -> pathlib.Path:
+    path.write_text(textwrap.dedent(text))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def parented(layers: Layers) -> None:
+    layers.write(**PARENT)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 62, 64, 80, 81, 126, 127, 255])
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_the_phase_s_exit_status_is_ours(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, code: int, api: str
+) -> None:
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\nexit {code}\n")
+    assert shim.run(phase, CNB_PLATFORM_API=api).code == code
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "SEGV", "HUP", "INT", "QUIT", "ABRT", "PIPE", "USR1"])
+def test_a_phase_that_a_signal_ended_is_128_and_the_signal(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, name: str
+) -> None:
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\nulimit -c 0\nkill -{name} $$\nsleep 5\n")
+    ended = shim.run(phase)
+    assert ended.code == 128 + signal.Signals[f"SIG{name}"]
+    assert ended.report["exit_code"] == ended.code
+
+
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_the_phase_gets_arguments_streams_and_environment_as_they_are(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, api: str
+) -> None:
+    phase = program(
+        tmp_path / "restorer",
+        f"#!{sys.executable}\nimport os, sys\nprint(sys.argv[1:], sys.stdin.read(), os.environ['MARK'])\n"
+        "print('err', file=sys.stderr)\n",
+    )
+    arguments = ["-log-level", "debug", "-version=false", "", "a b", "--", "--daemon", "-v", "\u00e9", "*"]
+    command = [*SHIM, "run", "--", str(phase), *arguments]
+    env = {**shim.env, "CNB_PLATFORM_API": api, "MARK": "m", "CNB_LOG_LEVEL": "error"}
+    ended = subprocess.run(command, env=env, input="in", capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == f"{arguments} in m\n"
+    assert "err\n" in ended.stderr
+
+
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_the_phase_s_own_name_is_kept(shim: Shim, tmp_path: pathlib.Path, parented: None, api: str) -> None:
+    """A multi-call program finds its phase by argv[0]; busybox and the lifecycle are such."""
+    (tmp_path / "restorer").symlink_to("/bin/sh")
+    ended = shim.run(tmp_path / "restorer", "-c", "echo $0; tr '\\0' ' ' < /proc/$$/cmdline", CNB_PLATFORM_API=api)
+    assert ended.out.splitlines()[1].startswith(f"{tmp_path}/restorer -c")
+
+
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_signals_that_python_ignores_are_not_ignored_by_the_phase(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, api: str
+) -> None:
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexec grep -E '^Sig(Ign|Blk)' /proc/self/status\n")
+    bare = subprocess.run([phase], capture_output=True, text=True, check=True)
+
+    def masks(text: str) -> list[int]:
+        own_of_glibc = 1 << 31 | 1 << 32  # posix_spawn leaves its two ignored, for its own to set up again
+        return [int(line.split()[1], 16) & ~own_of_glibc for line in text.splitlines()]
+
+    assert masks(shim.run(phase, CNB_PLATFORM_API=api).out) == masks(bare.stdout) == [0, 0]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't happen in time"
+        time.sleep(0.02)
+
+
+class Running:
+    """The shim with the honest child below it, which prints the signals that it gets."""
+
+    def __init__(self, shim: Shim, child: pathlib.Path) -> None:
+        self.shim = subprocess.Popen(
+            [*SHIM, "run", "--", str(child)], env=shim.env, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.shim.stdout is not None
+        self.lines = self.shim.stdout
+        _, pid, parent = self.lines.readline().split()
+        self.pid = int(pid)
+        assert int(parent) == self.shim.pid
+
+    def end(self) -> int:
+        os.kill(self.pid, signal.SIGKILL)
+        self.lines.close()
+        return self.shim.wait(10)
+
+
+@pytest.fixture
+def running(shim: Shim, tmp_path: pathlib.Path, parented: None) -> Running:
+    return Running(shim, program(tmp_path / "restorer", CHILD))
+
+
+FORWARDED = "HUP INT QUIT ABRT USR1 USR2 ALRM TERM CONT VTALRM PROF WINCH IO URG PWR".split()
+
+
+def test_every_signal_reaches_the_phase_once(running: Running) -> None:
+    for name in FORWARDED:
+        running.shim.send_signal(signal.Signals[f"SIG{name}"])
+        assert running.lines.readline().strip() == signal.Signals[f"SIG{name}"].name
+    assert running.end() == 128 + 9
+
+
+def test_a_stop_stops_the_phase_and_us_and_a_continue_wakes_both(running: Running) -> None:
+    def state(pid: int) -> str:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    running.shim.send_signal(signal.SIGTSTP)
+    assert running.lines.readline() == "SIGTSTP\n"
+    wait_for(lambda: state(running.shim.pid) == "T")
+    running.shim.send_signal(signal.SIGCONT)
+    assert running.lines.readline() == "SIGCONT\n"
+    wait_for(lambda: state(running.shim.pid) == "S")
+    assert running.end() == 128 + 9
+
+
+def test_the_terminal_s_interrupt_reaches_the_phase_once(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+    child = program(tmp_path / "restorer", CHILD)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [*SHIM, "run", "--", str(child)], shim.env)
+    seen = b""
+    while not seen.endswith(b"\n"):
+        seen += os.read(terminal, 1000)
+    inner = int(seen.split()[1])
+    for key in (b"\x03", b"\x1c"):
+        os.write(terminal, key)
+        time.sleep(0.5)
+    os.kill(inner, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    while True:
+        try:
+            seen += os.read(terminal, 1000)
+        except OSError:
+            break
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 128 + 9
+    assert (seen.count(b"SIGINT"), seen.count(b"SIGQUIT")) == (1, 1)
+
+
+def test_a_phase_that_a_forwarded_signal_ends_is_not_run_again(
+    shim: Shim, tmp_path: pathlib.Path, parented: None
+) -> None:
+    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho run >> "{tmp_path}/runs"\necho up\nexec sleep 30\n')
+    process = subprocess.Popen([*SHIM, "run", "--", phase], env=shim.env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + 15
+    process.stdout.close()
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_an_exec_leaves_no_process_of_ours(shim: Shim, tmp_path: pathlib.Path, layers: Layers) -> None:
+    layers.write("r:1", "r:1")
+    phase = program(tmp_path / "restorer", "#!/bin/sh\necho $$ $PPID\n")
+    process = subprocess.Popen(
+        [*SHIM, "run", "--no-daemon", "--", phase], env=shim.env, stdout=subprocess.PIPE, text=True
+    )
+    out, _ = process.communicate(timeout=30)
+    assert out.split() == [str(process.pid), str(os.getpid())]
+
+
+def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+    """As process 1 the shim gets what a phase leaves behind; a subreaper stands in for process 1."""
+    phase = program(tmp_path / "restorer", "#!/bin/sh\n(sleep 0.2; exit 3) &\n(exit 4) &\nsleep 0.5\nexit 7\n")
+    code = (
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
+    assert subprocess.run(command, env=shim.env, check=False, timeout=30).returncode == 7
+
+
+def test_a_parent_that_ignores_sigchld_does_not_lose_the_status(
+    shim: Shim, tmp_path: pathlib.Path, parented: None
+) -> None:
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n")
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
+    assert subprocess.run(command, env=shim.env, check=False, timeout=30).returncode == 7
+
+
+def test_a_program_is_found_by_path_or_in_path(tmp_path: pathlib.Path) -> None:
+    tool = program(tmp_path / "tool", "#!/bin/sh\n")
+    assert process.find(str(tool), {}) == str(tool)
+    assert process.find("tool", {"PATH": f"/nowhere:{tmp_path}"}) == str(tool)
+    for missing in ("tool", f"{tmp_path}/other"):
+        with pytest.raises(NotThere):
+            process.find(missing, {"PATH": "/nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        ("#!/no/such/interpreter\n", 0o755, "its interpreter or loader isn't there"),
+        ("no program", 0o755, "no program of this machine"),
+        ("#!/bin/sh\n", 0o644, "Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_a_phase_that_can_not_be_run_is_126_and_says_why(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, content: str, mode: int, message: str, api: str
+) -> None:
+    (tmp_path / "restorer").write_text(content)
+    (tmp_path / "restorer").chmod(mode)
+    ended = shim.run(tmp_path / "restorer", CNB_PLATFORM_API=api)
+    assert ended.code == 126
+    assert f"{tmp_path}/restorer" in ended.err
+    assert message in ended.err
+
+
+def test_a_phase_that_is_not_there_is_127(shim: Shim, parented: None) -> None:
+    ended = shim.run("no-such-phase")
+    assert ended.code == 127
+    assert "no-such-phase isn't there" in ended.err
+
+
+def test_a_memory_file_can_be_read_by_what_is_started_and_costs_no_file() -> None:
+    path = process.memory_file("group.toml", b"content")
+    assert path is not None
+    assert subprocess.run(["cat", path], capture_output=True, check=True, close_fds=False).stdout == b"content"
+    os.close(int(path.rpartition("/")[2]))
+
+
+def test_an_ending_says_how() -> None:
+    assert str(process.Ending(code=3, killed=False)) == "exit status 3"
+    assert str(process.Ending(code=143, killed=True)) == "signal 15"
+
+
+def test_running_what_can_not_be_run_restores_the_signals() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(CannotRun):
+        process.run("/no/such", ("/no/such",), os.environ, lambda: None)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
