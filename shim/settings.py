@@ -30,6 +30,8 @@ VARIABLES = {
     "report": "ANALYZED_SHIM_REPORT",
     "strict": "ANALYZED_SHIM_STRICT",
 }
+_VALUED = ("pull-policy", "docker-host", "timeout", "report")
+_HELP = "analyzed-shim run --help lists the options"
 
 
 class Settings(Record):
@@ -50,25 +52,21 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         WrongUse: an option that isn't one.
 
     """
-    if not arguments or not arguments[0].startswith("-"):
-        return {}, list(arguments)
-    if arguments[0] == "--":
-        return {}, list(arguments[1:])
-    import getopt  # only here: a third of a bare interpreter start
-
-    names = ["daemon", "no-daemon", "strict", "no-strict"]
-    values = [f"{name}=" for name in ("pull-policy", "docker-host", "timeout", "report")]
-    try:
-        given, rest = getopt.getopt(list(arguments), "", names + values)
-    except getopt.GetoptError as problem:
-        raise WrongUse(str(problem), "analyzed-shim run --help lists the options") from None
     options: dict[str, str] = {}
-    for option, value in given:
-        name = option.removeprefix("--")
-        if name in ("no-daemon", "no-strict"):
-            options[name.removeprefix("no-")] = "false"
+    rest = list(arguments)
+    while rest and rest[0].startswith("-"):
+        argument = rest.pop(0)
+        if argument == "--":
+            break
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name in _VALUED:
+            if not equals and not rest:
+                raise WrongUse(f"{argument} needs a value", _HELP)
+            options[name] = value if equals else rest.pop(0)
+        elif argument in ("--daemon", "--strict", "--no-daemon", "--no-strict"):
+            options[name.removeprefix("no-")] = "false" if name.startswith("no-") else "true"
         else:
-            options[name] = value if f"{name}=" in values else "true"
+            raise WrongUse(f"there is no option {argument}", _HELP)
     return options, rest
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: a layers directory, the stand-in lifecycle, engines and registries, and the shim as a process."""
+"""What the tests share: a layers directory, the stand-in, engines and registries, and the shim as a process."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ class Layers:
         assert isinstance(value, str)
         return value
 
+    def identity(self) -> tuple[int, int, int, int, int, int]:
+        """Return what changes with any write, replacement or change of owner or mode of analyzed.toml."""
+        about = self.toml.stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size, about.st_mode, about.st_uid, about.st_gid
+
     def stray(self) -> set[str]:
         """Return what lies about beside the files of the lifecycle and the note."""
         known = {"analyzed.toml", "group.toml", "analyzed-shim.toml"}
@@ -84,14 +89,18 @@ class Shim:
         self.lifecycle = lifecycle
         self.layers = layers
         self.env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("CNB_", "ANALYZED_SHIM_", "DOCKER_", "STANDIN_"))},
+            **{
+                k: v
+                for k, v in os.environ.items()
+                if not k.startswith(("CNB_", "ANALYZED_SHIM_", "DOCKER_", "STANDIN_"))
+            },
             "CNB_PLATFORM_API": "0.11",
             "CNB_LAYERS_DIR": str(layers.path),
             "DOCKER_HOST": f"unix://{directory}/no-such.sock",
             "HOME": str(directory),
         }
 
-    def run(self, phase: str | pathlib.Path, *arguments: str, options: tuple[str, ...] = (), **environ: str) -> Ran:
+    def run(self, phase: str | pathlib.Path, *arguments: str, options: Any = (), **environ: str) -> Ran:
         """Wrap a phase of the stand-in, or whatever is at a path."""
         path = self.lifecycle / phase
         return self.call(*SHIM, "run", *options, "--", str(path), *arguments, **environ)

@@ -59,7 +59,15 @@ class Registry:
         with tempfile.TemporaryDirectory() as directory:
             lay_out(pathlib.Path(directory), image)
             subprocess.run(
-                ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false", f"oci:{directory}", f"docker://{full}"],
+                [
+                    "skopeo",
+                    "copy",
+                    "--all",
+                    "--quiet",
+                    "--dest-tls-verify=false",
+                    f"oci:{directory}",
+                    f"docker://{full}",
+                ],
                 check=True,
             )
         return full

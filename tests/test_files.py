@@ -28,12 +28,20 @@ UNTOUCHED_BUT_FOR_THE_VALUE = [
     pytest.param('["run-image"]\nreference = "OLD"\n', id="quoted header"),
     pytest.param('run-image.reference = "OLD"\nrun-image.image = "x"\n', id="dotted keys"),
     pytest.param('run-image = { reference = "OLD", image = "x" }\n', id="inline table"),
-    pytest.param('[run-image] # [run-image]\nimage="x"#\nreference = "OLD"\nzz="OLD"\n[z]\nreference="OLD"\n', id="bait"),
-    pytest.param('a = """\n[run-image]\nreference = "no"\n"""\n[run-image]\nreference = "OLD"\n', id="bait in a string"),
-    pytest.param("a = '''\n[run-image]\nreference = \"no\"\n'''\n[run-image]\nreference = \"OLD\"\n", id="literal bait"),
+    pytest.param(
+        '[run-image] # [run-image]\nimage="x"#\nreference = "OLD"\nzz="OLD"\n[z]\nreference="OLD"\n', id="bait"
+    ),
+    pytest.param(
+        'a = """\n[run-image]\nreference = "no"\n"""\n[run-image]\nreference = "OLD"\n', id="bait in a string"
+    ),
+    pytest.param(
+        "a = '''\n[run-image]\nreference = \"no\"\n'''\n[run-image]\nreference = \"OLD\"\n", id="literal bait"
+    ),
     pytest.param('[run-image]\nx = [\n  ["a"],\n]\nreference = "OLD"\n', id="an array that looks like a header"),
     pytest.param('[run-image.target]\nos = ""\n[run-image]\nreference = "OLD"\n', id="out of order"),
-    pytest.param('[run-image]\nreference = "OLD"\n[[metadata.buildpacks]]\nkey="é\\n"\n[[metadata.buildpacks]]\n', id="more"),
+    pytest.param(
+        '[run-image]\nreference = "OLD"\n[[metadata.buildpacks]]\nkey="é\\n"\n[[metadata.buildpacks]]\n', id="more"
+    ),
     pytest.param('[run-image]\nx = "a\\"b"\nreference = "OLD"\nunknown = 1979-05-27T07:32:00Z\n', id="other values"),
 ]
 
@@ -84,7 +92,9 @@ VALUES = st.one_of(
 LINES = st.one_of(
     st.builds(lambda key, value, pad: f"{pad}{key} = {value}", KEYS, VALUES, st.sampled_from(["", "  ", "\t"])),
     st.sampled_from(["", "# c", "[run-image]", " [run-image] # c", "[image]", "[[metadata.b]]", "[run-image.target]"]),
-    st.sampled_from(["[metadata]", '["run-image"]', "[a.b]", "[[group-extensions]]", "[[group]]", "[group-extensions.x]"]),
+    st.sampled_from(
+        ["[metadata]", '["run-image"]', "[a.b]", "[[group-extensions]]", "[[group]]", "[group-extensions.x]"]
+    ),
 )
 DOCUMENTS = st.builds(
     lambda lines, end, bom: bom + end.join(lines),
@@ -176,7 +186,7 @@ def test_which_groups_have_extensions(text: str, has: bool) -> None:
 
 @pytest.mark.parametrize("text", [b"group-extensions = 3\n", b"[[group\n", b"\xff\xfe", b"x = [1\n"])
 def test_a_group_that_is_none_says_so(text: bytes) -> None:
-    with pytest.raises(BrokenFile, match="/l/group.toml"):
+    with pytest.raises(BrokenFile, match=r"/l/group\.toml"):
         group.has_extensions("/l/group.toml", text)
 
 
@@ -208,7 +218,7 @@ def test_an_analyzed_toml_that_is_none_says_so_and_names_the_file(
 
 def test_what_is_read_of_an_analyzed_toml(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "analyzed.toml"
-    canonical = analyzed_toml("R", NAME, previous=ID, extra='  extend = true\n  daemon = false\n  [run-image.target]\n')
+    canonical = analyzed_toml("R", NAME, previous=ID, extra="  extend = true\n  daemon = false\n  [run-image.target]\n")
     for text in (canonical + '    os = "linux"\n', canonical + "    os = 'linux'\n"):
         path.write_text(text)
         found = analyzed.read(str(path))
@@ -318,7 +328,7 @@ def test_the_note_is_left_and_read(tmp_path: pathlib.Path) -> None:
 def test_a_note_that_is_none_says_so(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / note.NAME
     path.write_bytes(content)
-    with pytest.raises(BrokenFile, match=note.NAME):
+    with pytest.raises(BrokenFile, match="analyzed-shim"):
         note.read(str(path))
 
 

@@ -191,7 +191,7 @@ def test_an_option_wins_over_its_variable() -> None:
     read = settings.read(options, environ)
     assert (read.daemon, read.policy, read.docker_host) == (True, "always", "tcp://o")
     assert (read.timeout, read.report, read.strict) == (1.5, "/v", False)
-    assert settings.read({}, {name: "" for name in environ}) == settings.Settings()
+    assert settings.read({}, dict.fromkeys(environ, "")) == settings.Settings()
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,6 @@ from shim import process
 from shim.errors import CannotRun, NotThere
 from tests.conftest import SHIM, Layers, Shim
 
-# The restorer is run by the shim as its parent at 0.11 where nothing is known and there is no engine.
-PARENT = {"reference": "r:1", "image": "r:1"}
-
 CHILD = f"""\
 #!{sys.executable}
 import os, signal, sys, time
@@ -45,7 +42,8 @@ def program(path: pathlib.Path, text: str) -> pathlib.Path:
 
 @pytest.fixture
 def parented(layers: Layers) -> None:
-    layers.write(**PARENT)
+    """Where nothing is known and there is no engine, the shim is the restorer's parent at 0.11."""
+    layers.write("r:1", "r:1")
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 62, 64, 80, 81, 126, 127, 255])
@@ -137,7 +135,8 @@ def running(shim: Shim, tmp_path: pathlib.Path, parented: None) -> Running:
     return Running(shim, program(tmp_path / "restorer", CHILD))
 
 
-FORWARDED = "HUP INT QUIT ABRT USR1 USR2 ALRM TERM CONT VTALRM PROF WINCH IO URG PWR".split()
+FORWARDED = ["HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "TERM"]
+FORWARDED += ["CONT", "VTALRM", "PROF", "WINCH", "IO", "URG", "PWR"]
 
 
 def test_every_signal_reaches_the_phase_once(running: Running) -> None:

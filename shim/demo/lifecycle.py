@@ -141,7 +141,9 @@ class Phase:
         flags.add_argument("images", nargs="*")
         self.name = name
         self.flags = flags.parse_args([argument.replace("-daemon=true", "-daemon") for argument in arguments])
-        self.newer = tuple(map(int, (env.get("CNB_PLATFORM_API") or "0.3").split("."))) >= (0, 12)
+        api = tuple(map(int, (env.get("CNB_PLATFORM_API") or "0.3").split(".")))
+        self.newer = api >= (0, 12)
+        self.extends = api >= (0, 10)
         self.version = env.get("STANDIN_VERSION") or "0.20"
         layers = self.flags.layers
         self.analyzed = self.flags.analyzed or env.get("CNB_ANALYZED_PATH") or f"{layers}/analyzed.toml"
@@ -210,7 +212,7 @@ class Phase:
             return
         run_image = document["run-image"]
         target = run_image.get("target", {}).get("os")
-        if extensions and run_image and not target and (self.newer or self.version != "0.17"):
+        if extensions and run_image and not target and self.extends and (self.newer or self.version != "0.17"):
             self.update(run_image)
         write(self.analyzed, document)
 

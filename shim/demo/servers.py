@@ -55,6 +55,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
+    def reply_in_steps(self, *steps: object) -> None:
+        """Send an answer a step at a time, each as JSON in a chunk of its own."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for content in (*(json.dumps(step).encode() + b"\r\n" for step in steps), b""):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
@@ -157,9 +166,8 @@ class Engine(_Server):
             tag = query.get("tag", "latest")
             name = query["fromImage"] + ("@" if tag.startswith("sha256:") else ":") + tag
             end = {"status": "pulled"} if self.pull(name) else {"error": f"manifest for {name} not found"}
-            request.reply(
-                200, json.dumps({"status": "Pulling", "id": tag}).encode() + b"\r\n" + json.dumps(end).encode()
-            )
+            begin = {"status": "Downloading", "id": tag, "progressDetail": {"current": 1, "total": 2}}
+            request.reply_in_steps(begin, end)
         else:
             self._answer_about_image(request, path, query)
 

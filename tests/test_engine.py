@@ -1,0 +1,330 @@
+"""The daemon that doesn't answer as it should: an engine that speaks, or doesn't speak, HTTP on a real socket."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import os
+import pathlib
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from shim import engine
+from shim.errors import PullFailed, Unreachable
+from tests.conftest import ID, Layers, Shim
+
+Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+
+
+def text(status: int, body: bytes, content_type: str = "application/json") -> Answer:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Type", content_type)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+def hang(request: http.server.BaseHTTPRequestHandler) -> None:
+    time.sleep(30)
+
+
+def hang_in_the_middle(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"Id"')
+    time.sleep(30)
+
+
+def drip(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+    for _ in range(100):
+        request.wfile.write(b" ")
+        time.sleep(0.3)
+
+
+def no_http(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"SSH-2.0-banana\r\n")
+
+
+def half_a_step(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n11\r\n")
+    request.wfile.write(b'{"status": "half"\r\n')
+    close(request)
+
+
+def close(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+VERSION = text(200, json.dumps({"Version": "1", "ApiVersion": "1.41"}).encode())
+FAULTS: dict[str, Answer] = {
+    "500": text(500, b'{"message": "out of order"}'),
+    "500 in HTML": text(500, b"<html>bad gateway</html>", "text/html"),
+    "html": text(200, b"<html>hello</html>", "text/html"),
+    "other json": text(200, b"[1, 2]"),
+    "no id": text(200, b'{"RepoTags": []}'),
+    "null": text(200, b"null"),
+    "an id that is none": text(200, b'{"Id": "sha256:banana"}'),
+    "an id of another type": text(200, b'{"Id": 7}'),
+    "nothing": text(200, b""),
+    "much": text(200, b"[" + b"1," * 20_000_000 + b"1]"),
+    "hangs": hang,
+    "hangs in the middle": hang_in_the_middle,
+    "drips": drip,
+    "closes": close,
+    "no http": no_http,
+}
+
+
+class Faulty(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """An engine that answers `/version` rightly and everything else wrongly."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: pathlib.Path, image: Answer, version: Answer = VERSION) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                (version if self.path.endswith("/version") else image)(self)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(str(path), Handler)
+        self.url = f"unix://{path}"
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def faulty(tmp_path: pathlib.Path) -> Iterator[Callable[..., Faulty]]:
+    servers: list[Faulty] = []
+
+    def start(image: Answer, version: Answer = VERSION) -> Faulty:
+        servers.append(Faulty(tmp_path / f"faulty{len(servers)}.sock", image, version))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("option", ["--daemon", "--strict"])
+def test_a_fault_of_the_daemon_costs_the_time_limit_at_most_and_no_build(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str, option: str
+) -> None:
+    layers.write("localhost:1/r:1", "localhost:1/r:1")
+    server = faulty(FAULTS[fault])
+    began = time.monotonic()
+    known = option == "--daemon"
+    phase = shim.directory / "restorer"
+    phase.write_text("#!/bin/sh\nexit 0\n")
+    phase.chmod(0o755)
+    ended = shim.run(phase, options=(option, "--timeout", "1"), DOCKER_HOST=server.url)
+    assert time.monotonic() - began < 1 + 4
+    assert (ended.code, layers.reference) == (0, "localhost:1/r:1")
+    assert ended.outcome == ("kept-name" if known else "daemon-unknown")
+    if known:
+        assert ended.err.count("\n") == 1, ended.err
+
+
+def test_a_fault_in_the_version_is_the_same(shim: Shim, layers: Layers, faulty: Callable[..., Faulty]) -> None:
+    layers.write("r:1", "r:1")
+    for version in (text(200, b"[]"), text(200, b'{"ApiVersion": 3}'), text(200, b'{"ApiVersion": "x"}'), close):
+        server = faulty(FAULTS["500"], version)
+        ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=server.url)
+        assert (ended.code, ended.outcome) == (0, "kept-name")
+
+
+def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+) -> None:
+    asked: list[str] = []
+
+    def change_its_mind(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        text(200 if len(asked) == 1 else 500, json.dumps({"Id": f"sha256:{ID}"}).encode())(request)
+
+    server = faulty(change_its_mind)
+    layers.write("r:1", "r:1")
+    phase = shim.directory / "restorer"
+    phase.write_text(f'#!/bin/sh\nsed -i \'s/reference = "r:1"/reference = "r@sha256:{ID}"/\' {layers.toml}\n')
+    phase.chmod(0o755)
+    ended = shim.run(phase, DOCKER_HOST=server.url)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "unrepaired", f"r@sha256:{ID}")
+    assert "--daemon" in ended.err
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        text(500, b'{"message": "no"}'),
+        text(200, b"banana"),
+        close,
+        half_a_step,
+    ],
+)
+def test_a_pull_that_fails_half_way_fails_no_build(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], steps: Answer
+) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.command == "POST":
+            steps(request)
+        else:
+            text(404, b'{"message": "No such image"}')(request)
+
+    layers.write("r:1", "r:1")
+    phase = shim.directory / "restorer"
+    phase.write_text("#!/bin/sh\nexit 0\n")
+    phase.chmod(0o755)
+    ended = shim.run(phase, options=("--daemon",), DOCKER_HOST=faulty(answer).url)
+    assert (ended.code, ended.outcome) == (0, "not-in-daemon")
+    assert "r:1 can't be pulled" in ended.err
+
+
+def test_a_tcp_address_that_refuses_and_one_that_is_none(shim: Shim, layers: Layers) -> None:
+    for url in ("tcp://127.0.0.1:1", "banana://x", "tcp://"):
+        layers.write("r:1", "r:1")
+        ended = shim.run("restorer", options=("--daemon", "--docker-host", url, "--timeout", "1"))
+        assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", "r:1"), ended.err
+
+
+def test_the_socket_is_the_option_s_else_the_context_s_else_a_usual_one(tmp_path: pathlib.Path) -> None:
+    def find(host: str | None, **environ: str) -> engine.Address:
+        return engine.find(host, {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run"), **environ})
+
+    def listen(path: str) -> socket.socket:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(tmp_path / path))
+        listening.listen()
+        return listening
+
+    assert find("tcp://h:1") == engine.Address(url="tcp://h:1", state="unasked", detail="")
+    assert find(f"unix://{tmp_path}/x").state == "absent"
+    assert find(f"{tmp_path}/x").detail == f"there is no {tmp_path}/x"
+    if not any(map(os.path.exists, ("/var/run/docker.sock", "/run/podman/podman.sock"))):
+        assert find(None).state == "absent"
+        with listen("run/podman/podman.sock"):
+            assert find(None).url.endswith("/podman/podman.sock")
+            with listen("run/docker.sock"):
+                assert find(None).url == f"unix://{tmp_path}/run/docker.sock"
+            assert find(None).url.endswith("/podman/podman.sock")  # the other one is dead now
+        assert find(None).state == "silent"
+    assert find(None, DOCKER_CONTEXT="mine").state == "unasked"
+    config = tmp_path / ".docker" / "config.json"
+    config.parent.mkdir()
+    for content, url in (
+        ('{"currentContext": "mine"}', ""),
+        ('{"currentContext": "default"}', None),
+        ('{"currentContext": ', None),
+        ("[1]", None),
+    ):
+        config.write_text(content)
+        assert (find(None, DOCKER_CONTEXT="").url == "") or url is None
+        assert find(None, DOCKER_CONTEXT="default").url != "" or find(None, DOCKER_CONTEXT="default").state == "absent"
+
+
+def context(home: pathlib.Path, name: str, host: str) -> None:
+    """Write a docker context as `docker context create` does."""
+    import hashlib
+
+    meta = home / ".docker" / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_text(
+        json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}})
+    )
+
+
+def test_a_docker_context_says_where_the_daemon_is(shim: Shim, layers: Layers, faulty: Callable[..., Faulty]) -> None:
+    server = faulty(text(200, json.dumps({"Id": f"sha256:{ID}"}).encode()))
+    del shim.env["DOCKER_HOST"]
+    context(shim.directory, "mine", server.url)
+    (shim.directory / ".docker" / "config.json").write_text('{"currentContext": "mine"}')
+    layers.write("r:1", "r:1")
+    assert shim.run("restorer", options=("--daemon",)).outcome == "prevented"
+    assert layers.reference == ID
+    layers.write("r:1", "r:1")
+    ended = shim.run("restorer", options=("--daemon",), DOCKER_CONTEXT="other")
+    assert (ended.outcome, ended.code) == ("kept-name", 0)
+    assert "docker context ls" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("auth", "repository", "sent"),
+    [
+        ({"r.example": "Basic " + base64.b64encode(b"me:s:3").decode()}, "r.example/run", ("me", "s:3")),
+        ({"index.docker.io": "Basic " + base64.b64encode(b"me:x").decode()}, "run", ("me", "x")),
+        ({"r.example": "Bearer tok"}, "r.example/run", "tok"),
+        ({"other": "Bearer tok"}, "r.example/run", None),
+        ({"r.example": "Basic !!"}, "r.example/run", None),
+        (["r.example"], "r.example/run", None),
+    ],
+)
+def test_registry_credentials_reach_the_daemon(
+    faulty: Callable[..., Faulty], auth: object, repository: str, sent: object, tmp_path: pathlib.Path
+) -> None:
+    seen: list[str | None] = []
+
+    def remember(request: http.server.BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["X-Registry-Auth"])
+        text(200, b'{"status": "done"}')(request)
+
+    environ = {"CNB_REGISTRY_AUTH": json.dumps(auth), "HOME": str(tmp_path)}
+    daemon = engine.Daemon(engine.find(faulty(remember).url, environ), 5, environ)
+    daemon.pull(f"{repository}:1", lambda *_: None)
+    value = json.loads(base64.urlsafe_b64decode(seen[0])) if seen[0] else {}
+    if isinstance(sent, tuple):
+        assert (value["username"], value["password"]) == sent
+    else:
+        assert value.get("registrytoken") == sent
+
+
+def test_the_user_s_docker_configuration_is_used_where_the_build_has_none(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+) -> None:
+    seen: list[str | None] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.command == "POST":
+            seen.append(request.headers["X-Registry-Auth"])
+            text(200, b'{"status": "done"}')(request)
+        elif seen:
+            text(200, json.dumps({"Id": f"sha256:{ID}"}).encode())(request)
+        else:
+            text(404, b'{"message": "No such image"}')(request)
+
+    config = shim.directory / ".docker" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"auths": {"r.example": {"auth": base64.b64encode(b"me:x").decode()}}}))
+    layers.write("r.example/run:1", "r.example/run:1")
+    ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=faulty(answer).url)
+    assert (ended.outcome, layers.reference) == ("prevented", ID)
+    assert seen[0] is not None
+    assert json.loads(base64.urlsafe_b64decode(seen[0]))["username"] == "me"
+
+
+def test_pulling_and_asking_say_what_is_wrong(faulty: Callable[..., Faulty]) -> None:
+    server = faulty(text(500, b'{"message": "the disk\\nis full"}'))
+    daemon = engine.Daemon(engine.find(server.url, {}), 5, {})
+    with pytest.raises(PullFailed, match="the disk is full"):
+        daemon.pull("r:1", lambda *_: None)
+    with pytest.raises(Unreachable, match="the disk is full"):
+        daemon.image_id("r:1")
+    with pytest.raises(Unreachable):
+        daemon.about()

@@ -1,0 +1,124 @@
+"""Imports point one way, and what becomes the phase imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import tomllib
+
+import pytest
+
+from shim.demo import servers
+from tests.conftest import ID, Layers, Shim
+from tests.test_process import program
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "shim"
+LAYERS = [
+    {"shim", "model", "errors", "plain"},
+    {"files"},
+    {"policy", "invocation", "settings", "analyzed", "group", "note", "process", "engine", "say"},
+    {"report", "progress"},
+    {"wrap"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+HEAVY = {"docker", "typer", "tomlkit"}
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """Return what a module imports at run time, anywhere in it: `shim`'s modules by their own name."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                visit(other)
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            found.update(f"shim.{alias.name}" if module == "shim" else module for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[path.stem for path in MODULES])
+def test_imports_point_one_way(path: pathlib.Path) -> None:
+    own = "shim" if path.stem == "__init__" else path.stem
+    for name in imported(path):
+        head, _, module = name.partition(".")
+        if head == "shim" and module and not module.startswith("__version"):
+            assert LEVEL[module.partition(".")[0]] < LEVEL[own], f"{own} imports {module}"
+
+
+def test_every_module_has_its_level() -> None:
+    assert {path.stem for path in MODULES} - {"__init__"} == set(LEVEL) - {"shim", "demo"}
+
+
+def test_only_one_module_imports_docker_and_none_of_the_wrapper_imports_typer() -> None:
+    importers: dict[str, set[str]] = {name: set() for name in HEAVY}
+    for path in PACKAGE.rglob("*.py"):
+        for name in imported(path):
+            if name.partition(".")[0] in HEAVY:
+                importers[name.partition(".")[0]].add(path.stem)
+    assert importers == {"docker": {"engine"}, "typer": {"cli"}, "tomlkit": {"analyzed", "group"}}
+
+
+def test_the_runtime_dependencies_are_three() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert {line.partition(">")[0] for line in project["dependencies"]} == HEAVY
+
+
+@pytest.mark.parametrize(
+    ("phase", "options", "environ", "reference", "image", "outcome"),
+    [
+        ("restorer", (), {"CNB_PLATFORM_API": "0.12"}, "r:1", "r:1", "passed-through"),
+        ("restorer", (), {"CNB_PLATFORM_API": ""}, "r:1", "r:1", "passed-through"),
+        ("restorer", (), {"no extensions": "1"}, "r:1", "r:1", "passed-through"),
+        ("restorer", (), {}, ID, None, "no-lookup"),
+        ("restorer", ("--no-daemon",), {}, "r:1", "r:1", "not-a-daemon-build"),
+        ("restorer", ("--daemon",), {}, "r:1", "r:1", "kept-name"),
+        ("restorer", (), {"CNB_USE_DAEMON": "true"}, "r:1", "r:1", "kept-name"),
+        ("exporter", (), {}, "r:1", "r:1", "passed-through"),
+        ("exporter", (), {"CNB_USE_DAEMON": "true"}, ID, "r:1", "passed-through"),
+        ("analyzer", (), {}, "r:1", "r:1", "noted"),
+        ("detector", (), {}, "r:1", "r:1", "passed-through"),
+    ],
+)
+def test_what_becomes_the_phase_imports_nothing_heavy(
+    shim: Shim,
+    layers: Layers,
+    engine: servers.Engine,
+    tmp_path: pathlib.Path,
+    phase: str,
+    options: tuple[str, ...],
+    environ: dict[str, str],
+    reference: str,
+    image: str | None,
+    outcome: str,
+) -> None:
+    layers.write(reference, image, extensions="no extensions" not in environ)
+    ended = shim.run(program(tmp_path / phase, "#!/bin/sh\n"), "x", options=options, **environ)
+    assert (ended.outcome, engine.asked) == (outcome, [])
+    ended = shim.run(
+        tmp_path / phase, "x", options=options, PYTHONPROFILEIMPORTTIME="1", ANALYZED_SHIM_REPORT="", **environ
+    )
+    modules = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
+    assert "shim.policy" in modules
+    assert not {module.partition(".")[0] for module in modules} & {
+        *HEAVY,
+        "typing",
+        "dataclasses",
+        "enum",
+        "tomllib",
+        "re",
+    }

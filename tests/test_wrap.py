@@ -1,0 +1,665 @@
+"""Every row and outcome, played with the shim as a process, the stand-in lifecycle and the embedded engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from shim.demo import images, servers
+from shim.demo.lifecycle import ARCHITECTURE
+from tests.conftest import ID, SHIM, Layers, Shim
+from tests.test_process import program
+
+OTHER_ID = "0dd2aeb4cd7210eb502680aa2753e90c17acf98b48184a4540713b4eb4fd0be5"
+
+
+class Parts:
+    """An engine and a registry that know a multi-arch run image."""
+
+    def __init__(self, engine: servers.Engine, registry: servers.Registry) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.image = images.multi("run")
+        self.name = registry.push("run/app:1.0", self.image)
+        engine.pull(self.name)
+        self.id = self.image.config_digest(ARCHITECTURE).removeprefix("sha256:")
+        self.digest = f"{registry.host}/run/app@{self.image.manifest_digest(ARCHITECTURE)}"
+        self.at = {"DOCKER_HOST": engine.url}
+        registry.asked.clear()
+        engine.asked.clear()
+
+
+@pytest.fixture
+def parts(engine: servers.Engine, registry: servers.Registry) -> Parts:
+    return Parts(engine, registry)
+
+
+# Row 1.
+
+
+@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter"])
+@pytest.mark.parametrize("api", ["", "0.9", "0.12", "0.14"])
+def test_1_nothing_to_do_at_another_platform_api(shim: Shim, layers: Layers, phase: str, api: str) -> None:
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase, "-version", CNB_PLATFORM_API=api)
+    assert (ended.code, ended.out, ended.err) == (0, "0.20.0+standin\n", "")
+    assert ended.outcome == "passed-through"
+    assert "exit_code" not in ended.report
+    assert not layers.note.exists()
+
+
+def test_1_no_extension(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(ID, extensions=False)
+    before = layers.toml.read_bytes()
+    ended = shim.run("restorer", "-daemon=false", **parts.at)
+    assert (ended.outcome, ended.report["reason"]) == ("passed-through", f"no image extension in {layers.group}")
+    assert parts.engine.asked == []
+    assert layers.toml.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [("  extend = true\n", "extender"), ('  [run-image.target]\n    os = "linux"\n', "run-image.target.os is set")],
+)
+def test_1_extend_and_target_pass(shim: Shim, layers: Layers, parts: Parts, extra: str, reason: str) -> None:
+    layers.write(parts.name, parts.name, extra=extra)
+    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    assert ended.outcome == "passed-through"
+    assert reason in ended.report["reason"]
+    assert parts.engine.asked == []
+
+
+# Row 2.
+
+
+@pytest.mark.parametrize("option", ["--daemon", "--no-daemon", "--strict"])
+def test_2_the_crash_is_kept_away_in_every_build(shim: Shim, layers: Layers, option: str) -> None:
+    layers.write(ID)
+    assert shim.run("restorer", options=(option,)).code == 0
+    ended = shim.run("restorer", options=(option,))
+    assert ended.outcome == "no-lookup"
+    assert layers.reference == ID
+    assert ended.err.rstrip().endswith(": no-lookup")
+    assert subprocess.run([shim.lifecycle / "restorer"], env=shim.env, capture_output=True, check=False).returncode == 2
+
+
+# Row 3.
+
+
+def test_3_a_registry_build_asks_the_registry_and_keeps_its_digest(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", options=("--no-daemon",), **parts.at)
+    assert (ended.outcome, layers.reference) == ("not-a-daemon-build", parts.digest)
+    assert (ended.err, parts.engine.asked) == ("", [])
+
+
+def test_3_an_empty_reference_gets_its_name(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write("", parts.name)
+    ended = shim.run("restorer", options=("--no-daemon",), STANDIN_VERSION="0.17")
+    assert (ended.outcome, layers.reference) == ("filled", parts.name)
+    assert shim.run("exporter", "app:1").code == 0
+
+
+# Row 4.
+
+
+def test_4_prevented(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    assert parts.registry.asked == []
+    assert parts.engine.asked == [
+        "GET /version",
+        f"GET /v1.41/images/{parts.name}/json",
+        "GET /v1.41/version",
+        "GET /v1.41/info",
+    ]
+    report = ended.report
+    assert report["schema"] == 1
+    assert (report["phase"], report["platform_api"], report["row"]) == ("restorer", "0.11", "4")
+    assert (report["build"], report["certainty"], report["evidence"]) == ("daemon", "known", "option")
+    assert (report["run_image"], report["image_id"]) == (parts.name, parts.id)
+    assert report["reference_before"] == report["reference_after"] == parts.name
+    assert report["reference_final"] == parts.id
+    assert report["engine"] == {"name": "Docker", "version": "0.0 (embedded)", "store": "memory"}
+    assert (report["exit_code"], report["runs"]) == (0, 1)
+    assert report["command"] == [str(shim.lifecycle / "restorer")]
+    assert report["seconds"] > 0
+    assert report["warnings"] == []
+    assert layers.stray() == set()
+
+
+def test_4_without_a_report_two_questions_are_all(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", options=("--daemon",), ANALYZED_SHIM_REPORT="", **parts.at)
+    assert (ended.code, layers.reference) == (0, parts.id)
+    assert parts.engine.asked == ["GET /version", f"GET /v1.41/images/{parts.name}/json"]
+    assert ended.err.count("\n") == 1
+
+
+def test_4_never_and_not_there_is_80_before_anything_runs(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = f"{parts.registry.host}/run/absent:1.0"
+    layers.write(name, name)
+    before = layers.identity()
+    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    assert (ended.code, ended.outcome) == (80, "not-in-daemon")
+    assert f"docker pull {name}" in ended.err
+    assert layers.identity() == before
+    assert parts.registry.asked == []
+
+
+def test_4_never_and_there(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY="never", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    assert ended.report["evidence"] == "pull policy"
+    assert parts.registry.asked == []
+
+
+@pytest.mark.parametrize("policy", ["if-not-present", "always"])
+def test_4_pulled(shim: Shim, layers: Layers, parts: Parts, policy: str) -> None:
+    name = parts.registry.push("run/new:1.0", parts.image)
+    layers.write(name, name)
+    ended = shim.run("restorer", options=("--pull-policy", policy), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    assert ended.report["pulled"] is True
+    assert f"analyzed-shim: pulling {name} into the daemon\n" in ended.err
+
+
+def test_4_always_pulls_first(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    newer = images.multi("newer")
+    parts.registry.push("run/app:1.0", newer)
+    ended = shim.run("restorer", options=("--pull-policy", "always"), **parts.at)
+    assert ended.outcome == "prevented"
+    assert layers.reference == newer.config_digest(ARCHITECTURE).removeprefix("sha256:")
+
+
+def test_4_always_that_fails_is_a_warning_where_the_image_is_there(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = f"{parts.registry.host}/run/local:1.0"
+    parts.engine.tag(name, f"sha256:{parts.id}")
+    layers.write(name, name)
+    ended = shim.run("restorer", options=("--pull-policy", "always"), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    assert ended.report["pulled"] is False
+    assert f"{name} can't be pulled" in ended.report["warnings"][0]
+
+
+@pytest.mark.parametrize("policy", ["if-not-present", "always"])
+@pytest.mark.parametrize(("strict", "code"), [("--no-strict", 1), ("--strict", 81)])
+def test_4_not_to_be_had_at_all(shim: Shim, layers: Layers, parts: Parts, policy: str, strict: str, code: int) -> None:
+    name = f"{parts.registry.host}/run/absent:1.0"
+    layers.write(name, name)
+    ended = shim.run("restorer", options=("--pull-policy", policy, strict), **parts.at)
+    assert ended.outcome == "not-in-daemon"
+    assert f"docker pull {name}" in ended.err
+    assert ended.code == code
+
+
+def test_4_the_restorer_s_own_failure_counts(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+    layers.write(parts.name, parts.name)
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 44\n")
+    ended = shim.run(phase, options=("--daemon", "--strict"), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (44, "unchanged", parts.name)
+
+
+# Row 5.
+
+
+@pytest.mark.parametrize(
+    ("socket", "words"),
+    [("no-such.sock", "there is no "), ("dead.sock", "nothing answers at "), ("file", "isn't a socket")],
+)
+def test_5_the_engine_can_not_be_asked(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, socket: str, words: str
+) -> None:
+    dead = servers.Engine(str(tmp_path / "dead.sock"))
+    dead.shutdown()
+    dead.server_close()
+    (tmp_path / "file").write_text("")
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=f"unix://{tmp_path}/{socket}")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", parts.name)
+    assert words in ended.err
+    assert "exit_code" not in ended.report
+    assert parts.registry.asked == []
+
+
+def test_5_an_empty_reference_gets_its_name(shim: Shim, layers: Layers) -> None:
+    layers.write("", "r:1")
+    ended = shim.run("restorer", options=("--daemon",), STANDIN_VERSION="0.17")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
+@pytest.mark.parametrize("option", [(), ("--daemon",)])
+def test_5_a_socket_that_is_not_ours_to_open(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
+) -> None:
+    layers.write(parts.name, parts.name)
+    parts_socket = tmp_path / "engine.sock"
+    parts_socket.chmod(0o660)
+    for path in (tmp_path, layers.path, layers.toml, layers.group):
+        os.chown(path, 1000, 1000)
+    for parent in tmp_path.parents[:3]:
+        if parent != pathlib.Path("/tmp"):
+            parent.chmod(0o755)
+    report = tmp_path / "report.json"
+    code = (
+        "import getopt, json, os, sys; sys.path.insert(0, os.getcwd()); import shim.__main__ as main, shim.report;"
+        "os.setgroups([]); os.setgid(1000); os.setuid(1000); sys.exit(main.main())"
+    )
+    command = [sys.executable, "-c", code, "run", *option, "--", str(program(tmp_path / "restorer", "#!/bin/sh\n"))]
+    env = {**shim.env, "ANALYZED_SHIM_REPORT": str(report), **parts.at}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(report.read_text())
+    assert (told["outcome"], told["certainty"]) == ("kept-name", "known" if option else "likely")
+    assert "isn't ours to open" in ended.stderr
+    assert layers.reference == parts.name
+
+
+# Row 6.
+
+
+def test_6_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", parts.id)
+    assert (ended.report["certainty"], ended.report["reference_after"]) == ("likely", parts.digest)
+    assert not any("POST" in asked for asked in parts.engine.asked)
+
+
+def test_6_a_digest_of_another_image_is_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+    parts.engine.tag(parts.digest, f"sha256:{OTHER_ID}")
+    layers.write(parts.name, parts.name)
+    assert shim.run("restorer", **parts.at).outcome == "reverted"
+    assert layers.reference == parts.id
+
+
+def test_6_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+    parts.engine.tag(parts.digest, f"sha256:{parts.id}")
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", parts.digest)
+
+
+def test_6_unchanged(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+    layers.write(parts.name, parts.name)
+    before = layers.identity()
+    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"), **parts.at)
+    assert (ended.code, ended.outcome) == (0, "unchanged")
+    assert layers.identity() == before
+
+
+def test_6_filled(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write("", parts.name)
+    ended = shim.run("restorer", STANDIN_VERSION="0.17", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", parts.id)
+
+
+def test_6_retried(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = f"{parts.registry.host}/run/local:1.0"
+    parts.engine.tag(name, f"sha256:{parts.id}")
+    layers.write(name, name)
+    ended = shim.run("restorer", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "retried", parts.id)
+    assert ended.report["runs"] == 2
+    assert "runs once more without asking the registry" in ended.err
+
+
+def test_6_the_second_run_s_status_counts(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+    layers.write(parts.name, parts.name)
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho x >> {tmp_path}/n\nexit $(wc -l < {tmp_path}/n)\n")
+    ended = shim.run(phase, **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (2, "unchanged", parts.name)
+    assert ended.report["runs"] == 2
+
+
+def test_6_a_failure_that_touched_the_file_is_passed_on(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+) -> None:
+    layers.write(parts.name, parts.name)
+    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho "# x" >> {layers.toml}\nexit 9\n')
+    ended = shim.run(phase, **parts.at)
+    assert (ended.code, ended.outcome, ended.report["runs"]) == (9, "unchanged", 1)
+    assert layers.toml.read_text().endswith("# x\n")
+
+
+# Row 7.
+
+
+def test_7_a_rewrite_that_nothing_explains_names_the_option(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "daemon-unknown", parts.digest)
+    assert "ANALYZED_SHIM_DAEMON=true" in ended.err
+
+
+def test_7_no_rewrite_no_line(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    layers.write("r:1", "r:1")
+    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"))
+    assert (ended.code, ended.outcome, ended.err) == (0, "daemon-unknown", "")
+
+
+def test_7_filled(shim: Shim, layers: Layers) -> None:
+    layers.write("", "r:1")
+    ended = shim.run("restorer", STANDIN_VERSION="0.17")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1")
+
+
+def test_7_an_engine_that_lacks_the_image_is_not_told_to_pull(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = parts.registry.push("run/new:1.0", parts.image)
+    layers.write(name, name)
+    ended = shim.run("restorer", **parts.at)
+    assert (ended.code, ended.outcome) == (0, "daemon-unknown")
+    assert not any("POST" in asked for asked in parts.engine.asked)
+    layers.write("", name)
+    ended = shim.run("restorer", STANDIN_VERSION="0.17", **parts.at)
+    assert (ended.outcome, layers.reference) == ("daemon-unknown", "")
+    assert "wrap the exporter too" in ended.err
+
+
+# The exporter.
+
+
+@pytest.mark.parametrize(
+    ("reference", "image", "daemon"),
+    [
+        ("r:1", "r:1", True),
+        ("r:1", "r:1", False),
+        (ID, "r:1", True),
+        (ID, None, False),
+        ("r@sha256:" + ID, "r:1", False),
+    ],
+)
+def test_8_nothing_is_asked(
+    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, reference: str, image: str, daemon: bool
+) -> None:
+    layers.write(reference, image)
+    before = layers.identity()
+    phase = program(tmp_path / "exporter", "#!/bin/sh\n")
+    ended = shim.run(phase, *(["-daemon"] if daemon else []), "app:1", DOCKER_HOST=engine.url)
+    assert (ended.code, ended.outcome, engine.asked) == (0, "passed-through", [])
+    assert layers.identity() == before
+
+
+def test_9_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.digest, parts.name)
+    ended = shim.run("exporter", "-daemon", "app:1", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", parts.id)
+    assert "exit_code" not in ended.report
+
+
+def test_9_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+    parts.engine.tag(parts.digest, f"sha256:{parts.id}")
+    layers.write(parts.digest, parts.name)
+    ended = shim.run("exporter", "app:1", CNB_USE_DAEMON="true", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", parts.digest)
+    assert ended.report["evidence"] == "CNB_USE_DAEMON"
+
+
+def test_9_what_a_platform_pulled_by_digest_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = f"{parts.registry.host}/run/gone:1.0"
+    digest = f"{parts.registry.host}/run/gone@sha256:{OTHER_ID}"
+    parts.engine.tag(digest, f"sha256:{parts.id}")
+    layers.write(digest, name)
+    ended = shim.run("exporter", "-daemon", "app:1", options=("--strict",), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", digest)
+
+
+@pytest.mark.parametrize(("strict", "code"), [("--no-strict", 62), ("--strict", 81)])
+def test_9_not_in_the_daemon(shim: Shim, layers: Layers, parts: Parts, strict: str, code: int) -> None:
+    digest = f"{parts.registry.host}/run/gone@sha256:{OTHER_ID}"
+    layers.write(digest, "r:gone")
+    ended = shim.run("exporter", "-daemon", "app:1", options=(strict,), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (code, "not-in-daemon", digest)
+    assert "docker pull r:gone" in ended.err
+
+
+@pytest.mark.parametrize(("strict", "code"), [("--no-strict", 1), ("--strict", 81)])
+def test_9_no_answer(shim: Shim, layers: Layers, parts: Parts, strict: str, code: int) -> None:
+    layers.write(parts.digest, parts.name)
+    ended = shim.run("exporter", "-daemon", "app:1", options=(strict,))
+    assert (ended.code, ended.outcome, layers.reference) == (code, "unrepaired", parts.digest)
+    assert f"docker pull {parts.digest}" in ended.err
+
+
+def test_9_filled_with_the_id_or_the_name(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+    phase = program(tmp_path / "exporter", "#!/bin/sh\n")
+    layers.write("", parts.name)
+    assert shim.run(phase, "-daemon", "app:1", **parts.at).outcome == "filled"
+    assert layers.reference == parts.id
+    for environ, name in ((parts.at, "r:gone"), ({}, parts.name)):
+        layers.write("", name)
+        ended = shim.run(phase, "-daemon", "app:1", **environ)
+        assert (ended.outcome, layers.reference) == ("filled", name)
+        assert f"docker pull {name}" in ended.err
+
+
+def test_10_the_name_comes_back_in_a_registry_build(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.id, parts.name)
+    bare = subprocess.run([shim.lifecycle / "exporter", "app:1"], env=shim.env, capture_output=True, check=False)
+    assert bare.returncode == 1
+    ended = shim.run("exporter", "app:1", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "name-restored", parts.name)
+    assert parts.engine.asked == []
+
+
+def test_10_an_empty_reference_gets_its_name_in_a_registry_build(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write("", parts.name)
+    ended = shim.run("exporter", "app:1")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", parts.name)
+
+
+# The note, and whole builds.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "daemon"),
+    [
+        (("-daemon",), {}, True),
+        ((), {}, False),
+        ((), {"CNB_USE_DAEMON": "true"}, True),
+        ((), {"CNB_USE_LAYOUT": "true"}, False),
+        (("-daemon=false",), {"CNB_USE_DAEMON": "true"}, False),
+    ],
+)
+def test_the_analyzer_leaves_the_note(
+    shim: Shim,
+    layers: Layers,
+    tmp_path: pathlib.Path,
+    arguments: tuple[str, ...],
+    environ: dict[str, str],
+    daemon: bool,
+) -> None:
+    phase = program(tmp_path / "analyzer", "#!/bin/sh\nexit 7\n")
+    ended = shim.run(phase, *arguments, "app:1", **environ)
+    assert (ended.code, ended.outcome, ended.err) == (7, "noted", "")
+    assert f"daemon = {str(daemon).lower()}\n" in layers.note.read_text()
+    assert stat.S_IMODE(layers.note.stat().st_mode) == 0o644
+    assert ended.report["build"] == ("daemon" if daemon else "registry")
+
+
+def test_the_note_stands_beside_analyzed_toml(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    phase = program(tmp_path / "analyzer", "#!/bin/sh\n")
+    assert shim.run(phase, "-daemon", "-analyzed", f"{tmp_path}/elsewhere/a.toml", "app:1").outcome == "noted"
+    assert (tmp_path / "elsewhere" / "analyzed-shim.toml").exists()
+    assert not layers.note.exists()
+
+
+@pytest.mark.parametrize("wrapped", [("analyzer", "restorer", "exporter"), ("restorer",), ("exporter",)])
+@pytest.mark.parametrize("version", ["0.17", "0.20"])
+def test_whole_builds_for_a_daemon(
+    shim: Shim, layers: Layers, parts: Parts, wrapped: tuple[str, ...], version: str
+) -> None:
+    environ = {**parts.at, "STANDIN_VERSION": version, "STANDIN_SWITCH": parts.name}
+    for phase, *arguments in (
+        ["analyzer", "-daemon", "-run-image", parts.name, "app:1"],
+        ["detector"],
+        ["restorer"],
+        ["exporter", "-daemon", "app:1"],
+    ):
+        if phase in wrapped:
+            ended = shim.run(phase, *arguments, **environ)
+        else:
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+        assert ended.code == 0, (phase, ended.err)
+    assert parts.engine.find("app:1") == f"sha256:{parts.id}"
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "final"), [(("analyzer", "restorer", "exporter"), "digest"), (("restorer", "exporter"), "name")]
+)
+def test_whole_builds_for_a_registry_beside_a_daemon(
+    shim: Shim, layers: Layers, parts: Parts, wrapped: tuple[str, ...], final: str
+) -> None:
+    environ = {**parts.at, "STANDIN_SWITCH": parts.name}
+    for phase, *arguments in (
+        ["analyzer", "-run-image", parts.name, "app:1"],
+        ["detector"],
+        ["restorer"],
+        ["exporter", "app:1"],
+    ):
+        if phase == "restorer" and "analyzer" not in wrapped:  # without the note and a previous image it is a guess
+            layers.write(parts.name, parts.name)
+        if phase in wrapped:
+            ended = shim.run(phase, *arguments, **environ)
+        else:
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+        assert ended.code == 0, (phase, ended.err)
+    assert layers.reference == (parts.digest if final == "digest" else parts.name)
+
+
+# In a phase's place.
+
+
+@pytest.fixture
+def drop_in(shim: Shim, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A lifecycle directory with the shim in the place of the three phases."""
+    directory = tmp_path / "cnb"
+    directory.mkdir()
+    (directory / "lifecycle").write_bytes((shim.lifecycle / "lifecycle").read_bytes())
+    (directory / "lifecycle").chmod(0o755)
+    (directory / "detector").symlink_to("lifecycle")
+    for phase in ("analyzer", "restorer", "exporter"):
+        (directory / f"{phase}.real").symlink_to("lifecycle")
+        program(
+            directory / phase,
+            f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n",
+        )
+    return directory
+
+
+def test_in_the_phases_places_a_whole_build_needs_no_setting(
+    shim: Shim, layers: Layers, parts: Parts, drop_in: pathlib.Path
+) -> None:
+    environ = {**parts.at, "STANDIN_SWITCH": parts.name, "PYTHONPATH": os.getcwd()}
+    for phase, *arguments in (
+        ["analyzer", "-daemon", "-run-image", parts.name, "app:1"],
+        ["detector"],
+        ["restorer", "-log-level", "debug"],
+        ["exporter", "-daemon", "app:1"],
+    ):
+        ended = shim.call(str(drop_in / phase), *arguments, **environ)
+        assert ended.code == 0, (phase, ended.err)
+    assert layers.reference == parts.id
+
+
+def test_in_a_phase_s_place_every_argument_is_the_phase_s(shim: Shim, drop_in: pathlib.Path) -> None:
+    ended = shim.call(str(drop_in / "restorer"), "--help", PYTHONPATH=os.getcwd())
+    assert ended.code == 0
+    assert "stand-in" in ended.out
+
+
+def test_a_variable_names_the_real_phase(shim: Shim, drop_in: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    real = program(tmp_path / "real", '#!/bin/sh\necho real "$@"\n')
+    environ = {"ANALYZED_SHIM_RESTORER": str(real), "PYTHONPATH": os.getcwd(), "CNB_PLATFORM_API": "0.12"}
+    assert shim.call(str(drop_in / "restorer"), "-daemon", **environ).out == "real -daemon\n"
+
+
+def test_a_real_phase_that_is_not_there_or_is_the_shim_itself(shim: Shim, drop_in: pathlib.Path) -> None:
+    (drop_in / "restorer.real").unlink()
+    ended = shim.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd())
+    assert ended.code == 127
+    assert f"{drop_in}/restorer.real isn't there" in ended.err
+    assert "ANALYZED_SHIM_RESTORER" in ended.err
+    ended = shim.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd(), ANALYZED_SHIM_RESTORER=f"{drop_in}/restorer")
+    assert ended.code == 126
+    assert "is the shim itself" in ended.err
+
+
+@pytest.mark.parametrize("phase", ["detector", "builder"])
+def test_another_phase_of_the_lifecycle_is_become(shim: Shim, layers: Layers, phase: str) -> None:
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase)
+    assert (ended.code, ended.outcome, ended.err) == (0, "passed-through", "")
+
+
+# Its own lines and its report.
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "lines"),
+    [
+        ({}, (), 1),
+        ({"CNB_LOG_LEVEL": "info"}, (), 1),
+        ({"CNB_LOG_LEVEL": "warn"}, (), 0),
+        ({"CNB_LOG_LEVEL": "error"}, (), 0),
+        ({"CNB_LOG_LEVEL": "error"}, ("-log-level", "info"), 1),
+        ({}, ("-log-level=error",), 0),
+    ],
+)
+def test_the_log_level_rules_its_lines(
+    shim: Shim, layers: Layers, parts: Parts, environ: dict[str, str], arguments: tuple[str, ...], lines: int
+) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", *arguments, options=("--daemon",), **parts.at, **environ)
+    assert ended.err.count("analyzed-shim: ") == lines
+    assert layers.reference == parts.id
+
+
+def test_debug_says_why_nothing_is_done(shim: Shim, layers: Layers) -> None:
+    layers.write(ID, extensions=False)
+    ended = shim.run("restorer", CNB_LOG_LEVEL="debug")
+    assert ended.err == f"analyzed-shim: no image extension in {layers.group}: passed-through\n"
+
+
+def test_a_report_names_the_phase_where_it_is_asked_to(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    layers.write("r:1", "r:1")
+    shim.run("detector", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
+    shim.run("restorer", "-version", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
+    assert json.loads((tmp_path / "r-restorer.json").read_text())["outcome"] == "passed-through"
+    assert (tmp_path / "r-other.json").exists()
+
+
+def test_a_report_that_can_not_be_written_is_a_warning(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", options=("--daemon", "--report", "/no/such/dir/r.json"), **parts.at)
+    assert (ended.code, layers.reference) == (0, parts.id)
+    assert "the report can't be written to /no/such/dir/r.json" in ended.err
+
+
+def test_wrong_use_is_64_and_says_what_to_do(shim: Shim, layers: Layers) -> None:
+    layers.write("r:1", "r:1")
+    for command in (["run"], ["run", "--"], ["run", "--bogus", "--", "restorer"], ["bogus"], ["demo", "--bogus"]):
+        ended = shim.call(*SHIM, *command)
+        assert ended.code == 64, command
+        assert ended.err
+    assert shim.run("restorer", ANALYZED_SHIM_TIMEOUT="soon").code == 64
+    assert shim.run("restorer", "-version", ANALYZED_SHIM_TIMEOUT="soon").code == 0
+    assert shim.run("restorer", ANALYZED_SHIM_TIMEOUT="soon", CNB_PLATFORM_API="0.9").code == 0
+
+
+def test_a_group_as_nobody_but_a_person_writes_it(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    layers.group.write_text('group = [{ id = "bp/a" }]\ngroup-extensions = [{ id = "ext/a" }]\n')
+    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    assert (ended.outcome, layers.reference, parts.registry.asked) == ("prevented", parts.id, [])
