@@ -1,0 +1,277 @@
+"""The table of run images against a real dockerd and a real registry, by each kind of evidence.
+
+What the reference has to be afterwards is what a restorer with `-daemon` writes at Platform API
+0.12, in the same state of daemon and registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shim.demo import images
+from shim.demo.images import Image
+from shim.demo.lifecycle import ARCHITECTURE
+from tests import real
+from tests.conftest import Layers, Shim
+
+APIS = ("0.10", "0.11")
+CASES = ("multi", "single", "pinned", "stale", "unrelated", "daemon-only", "absent", "no-switch", "no-extension")
+SWITCHED = CASES[:7]
+
+
+class Ground:
+    """The state of the daemon and the registry for one case."""
+
+    def __init__(self, engine: real.Engine, registry: real.Registry, images_: dict[str, Image]) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.images = images_
+
+    def lay(self, case: str) -> str | None:
+        """Bring both into the state of a case, and return the run image that the extension switches to."""
+        self.engine.forget(self.registry.host)
+        base = self.pushed("run/base:1.0", "base")
+        self.engine.pull(base)
+        if case in ("no-switch", "no-extension"):
+            return None
+        name = f"{self.registry.host}/run/{case}:1.0"
+        if case == "daemon-only":
+            self.engine.tag(base, name)
+        elif case == "unrelated":
+            self.pushed(f"run/{case}:1.0", "multi")
+            self.engine.tag(base, name)
+        elif case == "stale":
+            self.pushed(f"run/{case}:1.0", "multi")
+            self.engine.pull(name)
+            self.pushed(f"run/{case}:1.0", "newer")
+        elif case == "pinned":
+            self.pushed(f"run/{case}:1.0", "multi")
+            name = f"{self.registry.host}/run/{case}@{self.images['multi'].digest}"
+            self.engine.pull(name)
+        else:
+            self.pushed(f"run/{case}:1.0", "single" if case == "single" else "multi")
+            if case != "absent":
+                self.engine.pull(name)
+        return name
+
+    def pushed(self, name: str, image: str) -> str:
+        return self.registry.push(name, self.images[image])
+
+
+@pytest.fixture(scope="session")
+def made() -> dict[str, Image]:
+    return {
+        "base": images.single("base", ARCHITECTURE),
+        "single": images.single("single", ARCHITECTURE),
+        "multi": images.multi("multi"),
+        "newer": images.multi("newer"),
+    }
+
+
+@pytest.fixture
+def ground(real_parts: tuple[real.Engine, real.Registry], made: dict[str, Image]) -> Iterator[Ground]:
+    ground = Ground(*real_parts, made)
+    yield ground
+    ground.engine.forget(ground.registry.host)
+
+
+def before_the_restorer(
+    ground: Ground, case: str, layers: Layers, version: str = "0.20", previous: str = "", extra: str = ""
+) -> None:
+    """Write what the detector leaves: an ID where the run image wasn't switched, and by 0.17 nothing where it was."""
+    name = ground.lay(case)
+    base = ground.engine.id_of(f"{ground.registry.host}/run/base:1.0")
+    assert base
+    reference = "" if name and version == "0.17" else name or base
+    layers.write(reference, name, previous=previous, extra=extra, extensions=case != "no-extension")
+
+
+def right_reference(ground: Ground, shim: Shim, layers: Layers, case: str) -> str:
+    """Return what the restorer writes with -daemon at 0.12, now; analyzed.toml is as it was afterwards."""
+    before = layers.toml.read_bytes()
+    if case not in SWITCHED:  # at 0.12 the analyzer leaves the name and the target too
+        base = f"{ground.registry.host}/run/base:1.0"
+        layers.write(ground.engine.id_of(base) or "", base, extra='  [run-image.target]\n    os = "linux"\n')
+    ended = shim.call(
+        str(shim.lifecycle / "restorer"), "-daemon", CNB_PLATFORM_API="0.12", DOCKER_HOST=ground.engine.url
+    )
+    assert ended.code == 0, ended.err
+    reference = layers.reference
+    layers.toml.write_bytes(before)
+    return reference
+
+
+KNOWN: dict[str, dict[str, Any]] = {
+    "option": {"options": ("--daemon",)},
+    "variable": {"ANALYZED_SHIM_DAEMON": "true"},
+    "note": {},
+    "marker": {},
+    "CNB_USE_DAEMON": {"CNB_USE_DAEMON": "true"},
+    "previous image": {},
+    "pull policy": {"ANALYZED_SHIM_PULL_POLICY": "if-not-present"},
+    "never": {"ANALYZED_SHIM_PULL_POLICY": "never"},
+}
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("evidence", KNOWN)
+@pytest.mark.parametrize("version", ["0.17", "0.20"])
+def test_known_daemon_builds(
+    shim: Shim, layers: Layers, ground: Ground, evidence: str, case: str, api: str, version: str
+) -> None:
+    before_the_restorer(
+        ground,
+        case,
+        layers,
+        version,
+        previous="5" * 64 if evidence == "previous image" else "",
+        extra="  daemon = true\n" if evidence == "marker" else "",
+    )
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url, "STANDIN_VERSION": version}
+    if evidence == "note":
+        analyzer = shim.run("analyzer", "-daemon", "-analyzed", str(layers.path / "other.toml"), "app", **environ)
+        assert analyzer.code == 0, analyzer.err
+        (layers.path / "other.toml").unlink()
+    ended = shim.run("restorer", **environ, **KNOWN[evidence])
+    if (case, evidence) == ("absent", "never"):
+        assert (ended.code, ended.outcome) == (80, "not-in-daemon")
+        return
+    assert ended.code == 0, ended.err
+    assert layers.reference == right_reference(ground, shim, layers, case)
+    assert ended.outcome == {"no-switch": "no-lookup", "no-extension": "passed-through"}.get(case, "prevented")
+    assert layers.stray() == set()
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("version", ["0.17", "0.20"])
+def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
+    before_the_restorer(ground, case, layers, version)
+    start = layers.reference
+    ended = shim.run("restorer", CNB_PLATFORM_API=api, DOCKER_HOST=ground.engine.url, STANDIN_VERSION=version)
+    assert ended.code == 0, ended.err
+    if case == "absent":  # nothing tells, and nothing is pulled
+        assert ended.outcome == "daemon-unknown"
+        assert layers.reference == start or "@sha256:" in layers.reference
+        return
+    right = right_reference(ground, shim, layers, case)
+    if ended.outcome == "resolves":
+        assert ground.engine.id_of(layers.reference) == right
+        assert case == "single"
+    else:
+        assert layers.reference == right
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("case", CASES)
+def test_no_socket_at_the_restorer_keeps_the_name(
+    shim: Shim, layers: Layers, ground: Ground, case: str, api: str
+) -> None:
+    before_the_restorer(ground, case, layers)
+    start = layers.reference
+    ended = shim.run("restorer", options=("--daemon",), CNB_PLATFORM_API=api)
+    assert (ended.code, layers.reference) == (0, start)
+    if case in SWITCHED:
+        assert ended.outcome == "kept-name"
+
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "all three": ("analyzer", "restorer", "exporter"),
+    "the restorer alone": ("restorer",),
+    "all three, no socket at the restorer": ("analyzer", "restorer", "exporter"),
+    "the exporter alone": ("exporter",),
+}
+
+
+FAILS_BARE = ("daemon-only", "no-switch")
+"""Where the restorer itself fails, so that the exporter's wrapper never has its turn."""
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(
+    ("way", "case"),
+    [
+        (way, case)
+        for way in WAYS
+        for case in CASES
+        if case != "absent" and not (way == "the exporter alone" and case in FAILS_BARE)
+    ],
+)
+def test_whole_daemon_builds(shim: Shim, layers: Layers, ground: Ground, way: str, case: str, api: str) -> None:
+    name = ground.lay(case)
+    base = f"{ground.registry.host}/run/base:1.0"
+    app = f"{ground.registry.host}/app/{case}:1"
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url}
+    environ |= {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "" if case == "no-extension" else "1"}
+    for phase, *arguments in (
+        ["analyzer", "-daemon", "-run-image", base, app],
+        ["detector"],
+        ["restorer"],
+        ["exporter", "-daemon", app],
+    ):
+        here = dict(environ)
+        if phase == "restorer" and "no socket" in way:
+            del here["DOCKER_HOST"]
+        if phase in WAYS[way]:
+            ended = shim.run(phase, *arguments, **here)
+        else:
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **here)
+        assert ended.code == 0, (phase, ended.err)
+    assert ground.engine.id_of(app) == ground.engine.id_of(name or base)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("case", ["registry", "registry-no-switch"])
+@pytest.mark.parametrize("guessed", [False, True], ids=["known", "guessed"])
+def test_registry_builds_on_a_machine_whose_daemon_answers(
+    shim: Shim, layers: Layers, ground: Ground, case: str, api: str, guessed: bool
+) -> None:
+    name = ground.lay("multi" if case == "registry" else "no-switch")
+    base = f"{ground.registry.host}/run/base:1.0"
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url}
+    environ |= {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "1"}
+    after: list[str] = []
+    for phase, *arguments in (["analyzer", "-run-image", base, "app"], ["detector"], ["restorer"], ["exporter", "app"]):
+        if phase == "detector" or (phase == "analyzer" and guessed):
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+        else:
+            ended = shim.run(phase, *arguments, **environ)
+        assert ended.code == 0, (phase, ended.err)
+        after.append(layers.reference)
+    digest = ground.images["multi"].manifest_digest(ARCHITECTURE)
+    if case == "registry-no-switch":
+        assert after[0] == after[-1] == f"{ground.registry.host}/run/base@{ground.images['base'].digest}"
+    elif guessed:
+        assert after[2] == ground.engine.id_of(str(name))  # the wrong guess
+        assert after[3] == name
+    else:
+        assert after[2] == after[3] == f"{ground.registry.host}/run/multi@{digest}"
+
+
+@pytest.mark.parametrize("policy", ["if-not-present", "always"])
+def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) -> None:
+    name = ground.lay("absent" if policy == "if-not-present" else "stale")
+    layers.write(str(name), name)
+    ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
+    assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
+    image = ground.images["multi" if policy == "if-not-present" else "newer"]
+    assert layers.reference == image.config_digest(ARCHITECTURE).removeprefix("sha256:")
+    assert ended.report["engine"]["name"] == "Docker"
+    assert ended.report["engine"]["store"]
+
+
+def test_the_daemon_finds_a_name_by_any_spelling(shim: Shim, layers: Layers, ground: Ground) -> None:
+    ground.lay("multi")
+    multi = ground.engine.id_of(f"{ground.registry.host}/run/multi:1.0")
+    ground.engine.tag(str(multi), "analyzed-shim-run:1.0")
+    try:
+        for spelling in ("analyzed-shim-run:1.0", "library/analyzed-shim-run:1.0", "docker.io/analyzed-shim-run:1.0"):
+            layers.write(spelling, spelling)
+            ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=ground.engine.url)
+            assert (ended.code, layers.reference) == (0, multi), ended.err
+    finally:
+        ground.engine.forget("analyzed-shim-run")
