@@ -100,6 +100,11 @@ class Shim:
             "HOME": str(directory),
         }
 
+    def unmeasured(self) -> None:
+        """Run without measuring coverage, which imports a lot and writes files of its own."""
+        for name in [name for name in self.env if name.startswith("COV")]:
+            del self.env[name]
+
     def run(self, phase: str | pathlib.Path, *arguments: str, options: Any = (), **environ: str) -> Ran:
         """Wrap a phase of the stand-in, or whatever is at a path."""
         path = self.lifecycle / phase

@@ -106,6 +106,7 @@ def test_what_becomes_the_phase_imports_nothing_heavy(
     image: str | None,
     outcome: str,
 ) -> None:
+    shim.unmeasured()
     layers.write(reference, image, extensions="no extensions" not in environ)
     ended = shim.run(program(tmp_path / phase, "#!/bin/sh\n"), "x", options=options, **environ)
     assert (ended.outcome, engine.asked) == (outcome, [])

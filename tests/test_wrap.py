@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pty
 import stat
 import subprocess
 import sys
@@ -172,6 +173,42 @@ def test_4_pulled(shim: Shim, layers: Layers, parts: Parts, policy: str) -> None
     assert f"analyzed-shim: pulling {name} into the daemon\n" in ended.err
 
 
+def test_4_on_a_terminal_the_progress_is_one_line_that_goes(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = parts.registry.push("run/new:1.0", parts.image)
+    layers.write(name, name)
+    command = [*SHIM, "run", "--daemon", "--", str(shim.lifecycle / "restorer")]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, command, {**shim.env, **parts.at})
+    seen = b""
+    while True:
+        try:
+            seen += os.read(terminal, 1000)
+        except OSError:  # the other end is closed
+            break
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, seen
+    assert b"\r\x1b[Kanalyzed-shim: pulling " + name.encode() in seen
+    assert b"\r\x1b[K" in seen.rpartition(b"MB")[2]
+    assert layers.reference == parts.id
+
+
+def test_a_warning_is_coloured_on_a_terminal_unless_it_must_not_be(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    layers.write("r:1", "r:1")
+    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    for environ, coloured in (({}, True), ({"CNB_NO_COLOR": "true"}, False), ({"NO_COLOR": "1"}, False)):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(sys.executable, [*SHIM, "run", "--daemon", "--", str(phase)], {**shim.env, **environ})
+        seen = os.read(terminal, 10_000)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+        assert (b"\x1b[33mWarning: \x1b[0m" in seen) is coloured, seen
+
+
 def test_4_always_pulls_first(shim: Shim, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
     newer = images.multi("newer")
@@ -242,6 +279,7 @@ def test_5_an_empty_reference_gets_its_name(shim: Shim, layers: Layers) -> None:
 def test_5_a_socket_that_is_not_ours_to_open(
     shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
 ) -> None:
+    shim.unmeasured()
     layers.write(parts.name, parts.name)
     parts_socket = tmp_path / "engine.sock"
     parts_socket.chmod(0o660)
