@@ -245,17 +245,23 @@ class Daemon:
 class Inquiry:
     """A question to the daemon, asked in a thread of its own."""
 
-    def __init__(self, ask: Callable[[], str | None]) -> None:
-        """Begin to ask."""
+    def __init__(self, ask: Callable[[], str | None], then: Callable[[], None] | None = None) -> None:
+        """Begin to ask.
+
+        Args:
+            ask: the question.
+            then: what to do in that thread afterwards; the answer doesn't wait for it.
+
+        """
         import threading
 
         self._ready = threading.Event()
         self._answered = threading.Event()
         self._answer: str | None = None
         self._problem: Unreachable | None = None
-        threading.Thread(target=self._run, args=(ask,), daemon=True).start()
+        threading.Thread(target=self._run, args=(ask, then), daemon=True).start()
 
-    def _run(self, ask: Callable[[], str | None]) -> None:
+    def _run(self, ask: Callable[[], str | None], then: Callable[[], None] | None) -> None:
         import time
 
         try:
@@ -271,6 +277,8 @@ class Inquiry:
             self._problem = problem
         finally:
             self._answered.set()
+        if then is not None:
+            then()
 
     def answer(self, timeout: float) -> str | None:
         """Return the answer.

@@ -223,7 +223,7 @@ class _Run:
             self.daemon = engine.Daemon(address, self.settings.timeout, self.call.environ)
             return self.daemon.image_id(name)
 
-        return engine.Inquiry(ask)
+        return engine.Inquiry(ask, then=analyzed.prepare)
 
     def _settle(self, inquiry: Inquiry) -> None:
         """Make a fact of the answer about the name."""
