@@ -19,21 +19,17 @@ from shim.errors import (
     Unreachable,
     WrongUse,
 )
-from shim.model import Clues, Facts
+from shim.look import Look, with_tip
 from shim.say import voice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shim.analyzed import Analyzed
-    from shim.engine import About, Address, Daemon, Inquiry
+    from shim.engine import About, Inquiry
     from shim.invocation import Invocation
     from shim.policy import Row
-    from shim.process import Ending
 
-_SHORT = 12
-"""Hex digits of an ID in a sentence, as docker shows them."""
 _FAILING = ("unrepaired", "not-in-daemon")
 """The outcomes that `--strict` makes an error of."""
 
@@ -87,121 +83,41 @@ def _told(begin: Callable[[], _Run], call: Invocation) -> int:
     try:
         return begin().run()
     except ShimError as problem:
-        voice(call.environ, call.flags).say("error", _with_tip(problem))
+        voice(call.environ, call.flags).say("error", with_tip(problem))
         return problem.exit_code
 
 
-class _Run:
-    """One run: the facts so far, and what they stand for."""
+class _Run(Look):
+    """One run of a wrapped phase: the facts so far, and what to do next."""
 
     def __init__(self, call: Invocation, options: Mapping[str, str]) -> None:
         self.began = time.monotonic()
-        self.call = call
-        self.voice = voice(call.environ, call.flags)
         self.path = process.find(call.program, call.environ)
-        self.facts = Facts(phase=call.phase, about=call.about, api=call.api)
         self.affected = call.phase != "other" and not call.about and call.api == "affected"
-        self.settings = settings.read(options, call.environ, only_report=not self.affected)
-        self.note = note.path_beside(call.analyzed)
-        self.before: Analyzed | None = None
-        self.now: Analyzed | None = None
-        self.group_data = b""
-        self.by = ""
-        self.detail = ""
-        self.address: Address | None = None
-        self.daemon: Daemon | None = None
-        self.id: str | None = None
+        chosen = settings.read(options, call.environ, only_report=not self.affected)
+        super().__init__(call, chosen, voice(call.environ, call.flags))
         self.pulled: bool | None = None
-        self.ending: Ending | None = None
         self.runs = 0
         self.final: str | None = None
-        self.warnings: list[str] = []
 
     def run(self) -> int:
         """Decide and do until nothing is left to ask or to run, then finish."""
-        if self.affected:
-            self._look()
+        if self.affected and self.call.phase == "analyzer":
+            self._leave_note()
+        elif self.affected:
+            self.look()
         while True:
             row = policy.decide(self.facts)
             if row.verdict.run == "parent":
                 self._run_restorer(row)
             elif row.verdict.step == "ask-name":
-                self._settle(self._ask_for_name())
+                self.settle(self.ask_for_name())
             elif row.verdict.step == "ask-reference":
-                self._ask_for_reference()
+                self.ask_for_reference()
             elif row.verdict.step == "pull":
                 self._pull()
             else:
                 return self._finish(row)
-
-    # Looking, at no more than the rows need.
-
-    def _look(self) -> None:
-        if self.call.phase == "analyzer":
-            self._leave_note()
-            return
-        if self.call.phase == "restorer" and not self._group_has_extensions():
-            return
-        try:
-            self.before = self.now = found = analyzed.read(self.call.analyzed)
-        except (MissingFile, BrokenFile) as problem:
-            self.facts = self.facts.but(analyzed="missing" if isinstance(problem, MissingFile) else "broken")
-            self.detail = _with_tip(problem)
-            return
-        self.facts = self.facts.but(
-            run_image=found.run_image,
-            target=bool(found.target_os),
-            extend=found.extend,
-            image=bool(found.image),
-            reference=found.kind,
-        )
-        if found.image and self.call.phase == "exporter":
-            self._look_at_exporter()
-        elif found.image and not found.target_os and not found.extend:
-            self._look_at_restorer(found)
-
-    def _group_has_extensions(self) -> bool:
-        path = self.call.group
-        try:
-            self.group_data, _ = files.read(path)
-            self.facts = self.facts.but(extensions=group.has_extensions(path, self.group_data))
-        except (MissingFile, BrokenFile) as problem:
-            self.facts = self.facts.but(group="missing" if isinstance(problem, MissingFile) else "broken")
-            self.detail = _with_tip(problem)
-        return self.facts.group == "readable" and self.facts.extensions
-
-    def _look_at_restorer(self, found: Analyzed) -> None:
-        try:
-            left = note.read(self.note)
-        except BrokenFile as problem:
-            left = None
-            self._warn(_with_tip(problem))
-        evidence = policy.weigh(
-            Clues(
-                option=self.settings.daemon,
-                note=left,
-                marker=found.marker,
-                use_daemon=self.call.variable("CNB_USE_DAEMON"),
-                use_layout=self.call.variable("CNB_USE_LAYOUT"),
-                previous=found.previous,
-                policy_given=self.settings.policy is not None,
-            )
-        )
-        self.by = evidence.by
-        self.facts = self.facts.but(build=evidence.build, policy=self.settings.policy or "if-not-present")
-        if evidence.build != "registry":
-            self._find_engine()
-
-    def _look_at_exporter(self) -> None:
-        self.by = "CNB_USE_DAEMON" if self.call.daemon is None else "-daemon"
-        self.facts = self.facts.but(build="daemon" if self.call.is_for_daemon else "registry")
-        if self.facts.build == "daemon" and self.facts.reference in ("digest", "empty"):
-            self._find_engine()
-
-    def _find_engine(self) -> None:
-        self.address = engine.find(self.settings.docker_host, self.call.environ)
-        self.detail = self.address.detail
-        self.facts = self.facts.but(engine=self.address.state)
 
     def _leave_note(self) -> None:
         daemon = self.call.is_for_daemon
@@ -213,60 +129,23 @@ class _Run:
             self.detail = f"{self.note} can't be written: {problem.strerror}"
             self.facts = self.facts.but(noted=False)
 
-    # Asking the daemon.
-
-    def _ask_for_name(self) -> Inquiry:
-        assert self.address is not None and self.before is not None
-        address, name = self.address, self.before.image
-
-        def ask() -> str | None:
-            self.daemon = engine.Daemon(address, self.settings.timeout, self.call.environ)
-            return self.daemon.image_id(name)
-
-        return engine.Inquiry(ask, then=analyzed.prepare)
-
-    def _settle(self, inquiry: Inquiry) -> None:
-        """Make a fact of the answer about the name."""
-        try:
-            self.id = inquiry.answer(self.settings.timeout)
-        except Unreachable as problem:
-            self.detail = _with_tip(problem)
-            self.facts = self.facts.but(engine="silent")
-        else:
-            if self.id is None:
-                self.detail = f"{self._name()} isn't in the daemon"
-            self.facts = self.facts.but(engine="lacks" if self.id is None else "has")
-
-    def _ask_for_reference(self) -> None:
-        assert self.daemon is not None and self.now is not None
-        daemon, reference = self.daemon, self.now.reference
-        try:
-            found = engine.Inquiry(lambda: daemon.image_id(reference)).answer(self.settings.timeout)
-        except Unreachable as problem:
-            self.detail = _with_tip(problem)
-            self.facts = self.facts.but(resolves="silent")
-        else:
-            self.facts = self.facts.but(
-                resolves="nowhere" if found is None else "same" if found == self.id else "other"
-            )
-
     def _pull(self) -> None:
         from shim.progress import Progress
 
         assert self.daemon is not None
-        daemon, name = self.daemon, self._name()
+        daemon, name = self.daemon, self.name()
         progress = Progress(self.voice, name)
         try:
             daemon.pull(name, progress.tell)
             self.pulled = True
         except PullFailed as problem:
             self.pulled = False
-            self._warn(f"{name} can't be pulled: {problem}")
+            self.warn(f"{name} can't be pulled: {problem}")
         finally:
             progress.end()
         self.facts = self.facts.but(pull_tried=True)
         if self.pulled:
-            self._settle(engine.Inquiry(lambda: daemon.image_id(name)))
+            self.settle(engine.Inquiry(lambda: daemon.image_id(name)))
 
     # Running the phase.
 
@@ -275,12 +154,12 @@ class _Run:
         assert self.before is not None
         again = self.runs > 0
         if again:
-            self._warn(self._sentence(row))
+            self.warn(self.sentence(row))
         inquiries: list[Inquiry] = []
 
         def meanwhile() -> None:
             if row.verdict.step == "ask-name":
-                inquiries.append(self._ask_for_name())
+                inquiries.append(self.ask_for_name())
 
         argv, copy = self._arguments(row)
         try:
@@ -296,7 +175,7 @@ class _Run:
         try:
             self.now = after = analyzed.read(self.call.analyzed)
         except (MissingFile, BrokenFile) as problem:
-            self.detail = _with_tip(problem)
+            self.detail = with_tip(problem)
             self.facts = self.facts.but(analyzed="missing" if isinstance(problem, MissingFile) else "broken")
             return
         self.facts = self.facts.but(
@@ -304,8 +183,9 @@ class _Run:
             rewritten=after.reference != self.before.reference,
             touched=after.data != self.before.data,
         )
-        for inquiry in inquiries:
-            self._settle(inquiry)
+        if self.facts.status == "ended-well" or (self.facts.status == "failed" and self.facts.build == "unsaid"):
+            for inquiry in inquiries:
+                self.settle(inquiry)
 
     def _arguments(self, row: Row) -> tuple[tuple[str, ...], str | None]:
         """Return the phase's arguments, and the copy of group.toml to remove afterwards, if there is one."""
@@ -318,7 +198,7 @@ class _Run:
                 return self.call.with_group(path), None
             copy = files.copy_for_all("group.toml", content)
         except (BrokenFile, OSError) as problem:
-            self._warn(f"the registry lookup can't be prevented: {problem}")
+            self.warn(f"the registry lookup can't be prevented: {problem}")
             return self.call.argv, None
         return self.call.with_group(copy), copy
 
@@ -331,9 +211,9 @@ class _Run:
         code = self.ending.code if self.ending else None
         try:
             if row.verdict.run == "refuse":
-                raise NotInDaemon(self._sentence(row), f"docker pull {self._name()}, or another --pull-policy")
+                raise NotInDaemon(self.sentence(row), f"docker pull {self.name()}, or another --pull-policy")
             if not code and self.settings.strict and row.verdict.outcome in _FAILING:
-                raise NotRepaired(self._sentence(row), "leave out --strict to go on all the same")
+                raise NotRepaired(self.sentence(row), "leave out --strict to go on all the same")
         except ShimError as problem:
             self._report(row, problem.exit_code)
             raise
@@ -359,12 +239,12 @@ class _Run:
         if row.verdict.write == "nothing":
             return row
         assert self.now is not None
-        reference = self.id if row.verdict.write == "id" else self._name()
+        reference = self.id if row.verdict.write == "id" else self.name()
         assert reference
         try:
             analyzed.write_reference(self.now, reference)
         except (EditRefused, MissingFile, BrokenFile) as problem:
-            self.detail = _with_tip(problem)
+            self.detail = with_tip(problem)
             return row.but(
                 verdict=row.verdict.but(outcome="unrepaired", level="warn"),
                 because="{problem}; run-image.reference should be {wanted}",
@@ -373,37 +253,10 @@ class _Run:
         return row
 
     def _tell(self, row: Row) -> None:
-        sentence = self._sentence(row)
+        sentence = self.sentence(row)
         if row.verdict.level in ("warn", "error"):
             self.warnings.append(sentence)
         self.voice.say(row.verdict.level, f"{sentence}: {row.verdict.outcome}")
-
-    def _warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-        self.voice.say("warn", sentence)
-
-    def _sentence(self, row: Row) -> str:
-        before, now = self.before, self.now
-        return row.because.format(
-            phase=self.call.phase,
-            api=self.call.platform_api or "unset",
-            analyzed=self.call.analyzed,
-            group=self.call.group,
-            note=self.note,
-            build="a daemon build" if self.facts.build == "daemon" else "no daemon build",
-            by=self.by,
-            name=self._name(),
-            id=(self.id or "")[:_SHORT],
-            before=before.reference if before else "",
-            after=now.reference if now else "",
-            wanted=self.id if row.verdict.write == "id" else self._name(),
-            status=self.ending,
-            detail=self.detail,
-            problem=self.detail,
-        )
-
-    def _name(self) -> str:
-        return self.before.image or self.before.reference if self.before else ""
 
     def _report(self, row: Row, code: int | None) -> None:
         if self.settings.report is None:
@@ -417,9 +270,9 @@ class _Run:
             platform_api=self.call.platform_api,
             outcome=row.verdict.outcome,
             row=row.number,
-            reason=self._sentence(row),
+            reason=self.sentence(row),
             warnings=tuple(self.warnings),
-            run_image=self._name() or None,
+            run_image=self.name() or None,
             build=None if self.facts.build == "unsaid" else self.facts.build,
             certainty=policy.certainty(self.facts) if before else None,
             evidence=self.by or None,
@@ -448,7 +301,3 @@ class _Run:
             return self.daemon.about()
         except Unreachable:
             return None
-
-
-def _with_tip(problem: ShimError) -> str:
-    return f"{problem} ({problem.tip})" if problem.tip else str(problem)

@@ -7,8 +7,10 @@ import http.server
 import json
 import os
 import pathlib
+import signal
 import socket
 import socketserver
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import pytest
 
 from shim import engine
 from shim.errors import PullFailed, Unreachable
-from tests.conftest import ID, Layers, Shim
+from tests.conftest import ID, SHIM, Layers, Shim
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
@@ -328,3 +330,26 @@ def test_pulling_and_asking_say_what_is_wrong(faulty: Callable[..., Faulty]) -> 
         daemon.image_id("r:1")
     with pytest.raises(Unreachable):
         daemon.about()
+
+
+@pytest.mark.parametrize("option", ["--daemon", "--strict"])
+def test_a_signal_does_not_wait_for_a_daemon_that_hangs(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str
+) -> None:
+    layers.write("r:1", "r:1")
+    phase = shim.directory / "restorer"
+    phase.write_text("#!/bin/sh\necho up\nexec sleep 30\n")
+    phase.chmod(0o755)
+    process = subprocess.Popen(
+        [*SHIM, "run", option, "--timeout", "30", "--", phase],
+        env={**shim.env, "DOCKER_HOST": faulty(hang).url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + 15
+    process.stdout.close()
+    assert time.monotonic() - began < 3

@@ -17,7 +17,7 @@ LAYERS = [
     {"shim", "model", "errors", "plain"},
     {"files"},
     {"policy", "invocation", "settings", "analyzed", "group", "note", "process", "engine", "say"},
-    {"report", "progress"},
+    {"report", "progress", "look"},
     {"wrap"},
     {"demo"},
     {"cli"},

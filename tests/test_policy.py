@@ -63,7 +63,7 @@ def follow(facts: Facts) -> Iterator[tuple[Facts, Row]]:
                 analyzed=analyzed,
             )
             for status in ("ended-well", "failed", "killed")
-            for engine in asked
+            for engine in (asked if status != "killed" else ("unasked", *asked))
             for reference, rewritten in ((facts.reference, False), ("digest", True), ("id", True))
             for touched in (False, True)
             for analyzed in ("readable", "broken", "missing")
