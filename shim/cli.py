@@ -6,12 +6,13 @@ What stands behind `run` is the phase's and never passes through here: a parser 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from shim import __version__, settings
+from shim import __version__, invocation, settings
 from shim.errors import ShimError, WrongUse
 
 app = typer.Typer(
@@ -42,18 +43,36 @@ def _option(name: str, *flags: str) -> object:
     return typer.Option(*flags, envvar=settings.VARIABLES[name], help=settings.HELP[name], show_default=False)
 
 
+_Daemon = Annotated[bool | None, _option("daemon", "--daemon/--no-daemon")]
+_Policy = Annotated[str | None, _option("pull-policy", "--pull-policy")]
+_Host = Annotated[str | None, _option("docker-host", "--docker-host")]
+_Timeout = Annotated[float | None, _option("timeout", "--timeout")]
+_Strict = Annotated[bool | None, _option("strict", "--strict/--no-strict")]
+_Layers = Annotated[
+    str | None, typer.Option("--layers", envvar="CNB_LAYERS_DIR", help="The layers directory; else /layers.")
+]
+_Analyzed = Annotated[
+    str | None,
+    typer.Option("--analyzed", envvar="CNB_ANALYZED_PATH", help="analyzed.toml; else in the layers directory."),
+]
+_Group = Annotated[
+    str | None, typer.Option("--group", envvar="CNB_GROUP_PATH", help="group.toml; else in the layers directory.")
+]
+_Api = Annotated[str | None, typer.Option("--platform-api", envvar="CNB_PLATFORM_API", help="The Platform API.")]
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="[OPTIONS] --",
 )
 def run(
     phase: Annotated[str, typer.Argument(help="The real analyzer, restorer or exporter.", show_default=False)],
-    daemon: Annotated[bool | None, _option("daemon", "--daemon/--no-daemon")] = None,
-    pull_policy: Annotated[str | None, _option("pull-policy", "--pull-policy")] = None,
-    docker_host: Annotated[str | None, _option("docker-host", "--docker-host")] = None,
-    timeout: Annotated[float | None, _option("timeout", "--timeout")] = None,
+    daemon: _Daemon = None,
+    pull_policy: _Policy = None,
+    docker_host: _Host = None,
+    timeout: _Timeout = None,
     report: Annotated[str | None, _option("report", "--report")] = None,
-    strict: Annotated[bool | None, _option("strict", "--strict/--no-strict")] = None,
+    strict: _Strict = None,
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARG]...", help="All the phase's own.")] = None,
 ) -> None:
     """Wrap a phase: run it, or become it, and keep the run image in the daemon.
@@ -64,6 +83,110 @@ def run(
     Example: analyzed-shim run -- /cnb/lifecycle/restorer -layers /layers
     """
     raise WrongUse("no option can stand before run", "analyzed-shim run [OPTIONS] -- PHASE [ARG]...")
+
+
+def _call(phase: str, platform_api: str | None, **flags: str | None) -> invocation.Invocation:
+    """Return a phase's call that says where the files are, without a phase to run."""
+    arguments = [part for flag, value in flags.items() if value is not None for part in (f"-{flag}", value)]
+    environ = {**os.environ, "CNB_PLATFORM_API": platform_api or ""}
+    return invocation.read("", [phase, *arguments], environ)
+
+
+def _settings(**options: object) -> settings.Settings:
+    """Read the options that were given as `run` reads its own."""
+    texts = {
+        name.replace("_", "-"): str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    return settings.read(texts, {})
+
+
+@app.command()
+def snapshot(
+    layers: _Layers = None,
+    analyzed: _Analyzed = None,
+    to: Annotated[str | None, typer.Option("--to", help="Where to keep it; else beside analyzed.toml.")] = None,
+) -> None:
+    """Keep a copy of analyzed.toml, before a restorer that can't be wrapped; fix compares with it and removes it."""
+    from shim import fix
+
+    path = _call("restorer", None, layers=layers, analyzed=analyzed).analyzed
+    fix.snapshot(path, to or fix.default_snapshot(path))
+
+
+@app.command(name="fix")
+def repair(
+    layers: _Layers = None,
+    analyzed: _Analyzed = None,
+    platform_api: _Api = None,
+    snapshot_: Annotated[
+        str | None, typer.Option("--from", help="The snapshot, if it isn't beside analyzed.toml.")
+    ] = None,
+    daemon: _Daemon = None,
+    pull_policy: _Policy = None,
+    docker_host: _Host = None,
+    timeout: _Timeout = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show the change on stdout.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit 1 if something was changed or would be, as git diff does.")
+    ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option("--report", envvar="ANALYZED_SHIM_REPORT", help="Write JSON to this file; - is stdout."),
+    ] = None,
+    strict: _Strict = None,
+) -> None:
+    """Put run-image.reference right, between a restorer that couldn't be wrapped and the export.
+
+    Refuses a build that is known to be for a registry, and one of which nothing is known. It never
+    pulls. A script that can change its export line doesn't need it:
+    analyzed-shim run -- /cnb/lifecycle/exporter ...
+    """
+    from shim import fix
+
+    call = _call("exporter", platform_api, layers=layers, analyzed=analyzed)
+    chosen = _settings(
+        daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout, report=report, strict=strict
+    )
+    wishes = fix.Wishes(
+        snapshot=snapshot_ or fix.default_snapshot(call.analyzed), dry_run=dry_run, diff=diff, exit_code=exit_code
+    )
+    raise typer.Exit(fix.fix(call, chosen, wishes))
+
+
+@app.command()
+def check(
+    layers: _Layers = None,
+    analyzed: _Analyzed = None,
+    group: _Group = None,
+    platform_api: _Api = None,
+    lifecycle: Annotated[str, typer.Option("--lifecycle", help="The directory of the phases.")] = "/cnb/lifecycle",
+    daemon: _Daemon = None,
+    pull_policy: _Policy = None,
+    docker_host: _Host = None,
+    timeout: _Timeout = None,
+    registry: Annotated[
+        bool, typer.Option("--registry", help="Ask the registry too, through the daemon, what it has under the name.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Say what would happen to this analyzed.toml and why, and what is wrong with the set-up. Changes nothing.
+
+    Between the detector and the restorer is the time for it.
+    """
+    from shim import check as checking
+
+    call = _call("restorer", platform_api, layers=layers, analyzed=analyzed, group=group)
+    chosen = _settings(daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout)
+    checked = checking.check(call, chosen, lifecycle, registry)
+    if json:
+        from json import dumps
+
+        print(dumps(checked.as_values(), indent=1))
+    else:
+        print("\n".join(checking.lines_of(checked)))
 
 
 @app.command()
@@ -81,7 +204,8 @@ def main() -> int:
     try:
         code = app(standalone_mode=False)
     except ShimError as problem:
-        print(f"analyzed-shim: ERROR: {problem} ({problem.tip})", file=sys.stderr)
+        tip = f" ({problem.tip})" if problem.tip else ""
+        print(f"analyzed-shim: ERROR: {problem}{tip}", file=sys.stderr)
         return problem.exit_code
     except typer.Exit as end:
         return end.exit_code

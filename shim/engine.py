@@ -219,6 +219,53 @@ class Daemon:
         except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
             raise PullFailed(_one_line(problem)) from None
 
+    def platform(self) -> str:
+        """Return the daemon's own platform, such as `linux/amd64`; nothing where it doesn't say.
+
+        Raises:
+            Unreachable: it doesn't answer usably.
+
+        """
+        version: dict[str, Any] = _usable(self._client.version)
+        return f"{version.get('Os', '')}/{version.get('Arch', '')}".strip("/")
+
+    def platform_of(self, name: str) -> str:
+        """Return an image's platform.
+
+        Raises:
+            Unreachable: the daemon doesn't answer usably.
+
+        """
+        image = self._inspect(name)
+        return f"{image.get('Os', '')}/{image.get('Architecture', '')}".strip("/")
+
+    def digests_of(self, name: str) -> list[str]:
+        """Return the digests, as `repo@sha256:…`, under which the daemon knows an image.
+
+        Raises:
+            Unreachable: it doesn't answer usably.
+
+        """
+        return [str(digest) for digest in self._inspect(name).get("RepoDigests") or ()]
+
+    def registry_digest(self, name: str) -> str:
+        """Have the daemon ask the registry for a name, and return `sha256:…` of what is there.
+
+        Raises:
+            Unreachable: the registry doesn't have it, or one of them doesn't answer usably.
+
+        """
+        from docker import utils
+
+        credentials = _credentials(utils.parse_repository_tag(name)[0], self._environ)
+        ask = self._client.inspect_distribution
+        found: dict[str, Any] = _usable(lambda: ask(name, auth_config=credentials))  # type: ignore[no-untyped-call]
+        return _usable(lambda: str(found["Descriptor"]["digest"]))
+
+    def _inspect(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = _usable(lambda: self._client.inspect_image(name))  # type: ignore[no-untyped-call]
+        return found
+
     def tag(self, image_id: str, name: str) -> None:
         """Give an image another name.
 

@@ -50,13 +50,19 @@ class NotRepaired(ShimError):
 class MissingFile(ShimError):
     """A file isn't there."""
 
+    exit_code = 66
+
 
 class BrokenFile(ShimError):
     """A file is there but can't be read as what it should be."""
 
+    exit_code = 66
+
 
 class EditRefused(ShimError):
     """analyzed.toml can't be changed without changing something else, or can't be written."""
+
+    exit_code = 73
 
 
 class Unreachable(ShimError):

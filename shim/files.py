@@ -35,7 +35,7 @@ def read(path: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
     try:
         descriptor = os.open(path, _READ)
     except FileNotFoundError:
-        raise MissingFile(f"there is no {path}") from None
+        raise MissingFile(f"there is no {path}", "give its place, or let the phase before write it") from None
     except OSError as problem:
         if os.path.islink(path):
             raise BrokenFile(f"{path} is a symbolic link", "put the file itself there") from None

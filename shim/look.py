@@ -12,7 +12,7 @@ from shim.model import Clues, Facts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.analyzed import Analyzed
-    from shim.engine import Address, Daemon, Inquiry
+    from shim.engine import About, Address, Daemon, Inquiry
     from shim.invocation import Invocation
     from shim.policy import Row
     from shim.process import Ending
@@ -153,6 +153,15 @@ class Look:
             self.facts = self.facts.but(
                 resolves="nowhere" if found is None else "same" if found == self.id else "other"
             )
+
+    def about_engine(self) -> About | None:
+        """Ask the daemon what it is, if it answered before."""
+        if self.daemon is None or self.facts.engine == "silent":
+            return None
+        try:
+            return self.daemon.about()
+        except Unreachable:
+            return None
 
     def warn(self, sentence: str) -> None:
         """Say a warning, and keep it for the report."""

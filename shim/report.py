@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.engine import About
     from shim.model import Certainty, Outcome
+    from shim.say import Voice
 
 SCHEMA = 1
 """Raised where a field changes its meaning or goes; a new one doesn't raise it."""
@@ -40,6 +41,9 @@ class Report(Record):
     exit_code: int | None = None
     """The phase's; absent where the shim became the phase."""
     runs: int | None = None
+    changed: bool | None = None
+    """analyzed.toml was changed, or would be (`fix`)."""
+    dry_run: bool | None = None
     seconds: float = 0.0
 
 
@@ -52,3 +56,21 @@ def as_json(report: Report) -> str:
     if report.engine is not None:
         values["engine"] = fields(report.engine)
     return json.dumps(values, indent=1) + "\n"
+
+
+def write_report(place: str | None, speaker: Voice, report: Report) -> None:
+    """Write a report to a file, or to stdout where the place is `-`; `{phase}` in it becomes the phase.
+
+    What goes wrong is a warning: a report fails no build.
+    """
+    if place is None:
+        return
+    path = place.replace("{phase}", report.phase)
+    try:
+        if path == "-":
+            print(as_json(report), end="", flush=True)
+            return
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(as_json(report))
+    except (OSError, ValueError) as problem:
+        speaker.say("warn", f"the report can't be written to {path}: {problem}")

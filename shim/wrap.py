@@ -16,7 +16,6 @@ from shim.errors import (
     NotThere,
     PullFailed,
     ShimError,
-    Unreachable,
     WrongUse,
 )
 from shim.look import Look, with_tip
@@ -26,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shim.engine import About, Inquiry
+    from shim.engine import Inquiry
     from shim.invocation import Invocation
     from shim.policy import Row
 
@@ -261,7 +260,7 @@ class _Run(Look):
     def _report(self, row: Row, code: int | None) -> None:
         if self.settings.report is None:
             return
-        from shim.report import Report, as_json
+        from shim.report import Report, write_report
 
         before, now = self.before, self.now
         current = now.reference if now else None
@@ -281,23 +280,10 @@ class _Run(Look):
             reference_final=self.final or current,
             image_id=self.id,
             pulled=self.pulled,
-            engine=self._about_engine(),
+            engine=self.about_engine(),
             command=tuple(self.call.argv),
             exit_code=code,
             runs=self.runs or None,
             seconds=round(time.monotonic() - self.began, 3),
         )
-        path = self.settings.report.replace("{phase}", self.call.phase)
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(as_json(report))
-        except (OSError, ValueError) as problem:
-            self.voice.say("warn", f"the report can't be written to {path}: {problem}")
-
-    def _about_engine(self) -> About | None:
-        if self.daemon is None or self.facts.engine not in ("has", "lacks"):
-            return None
-        try:
-            return self.daemon.about()
-        except Unreachable:
-            return None
+        write_report(self.settings.report, self.voice, report)

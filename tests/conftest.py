@@ -12,11 +12,13 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from shim.demo import layout, servers
 from tests import real
 
+SCHEMA = json.loads((pathlib.Path(__file__).parent.parent / "docs" / "reference" / "report.schema.json").read_text())
 SHIM = (sys.executable, "-m", "shim")
 GROUP = '[[group]]\n  id = "bp/a"\n  version = "0.1"\n  api = "0.9"\n'
 EXTENSION = '\n[[group-extensions]]\n  id = "ext/a"\n  version = "0.1"\n  api = "0.9"\n'
@@ -75,6 +77,8 @@ class Ran:
         self.out = process.stdout
         self.err = process.stderr
         self.report: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
+        if self.report:
+            jsonschema.validate(self.report, SCHEMA)
 
     @property
     def outcome(self) -> str:

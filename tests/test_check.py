@@ -1,0 +1,197 @@
+"""check: which build it is, what the restorer and the shim would do, what is wrong, and that nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jsonschema
+import pytest
+
+from shim.demo import images, servers
+from shim.demo.lifecycle import ARCHITECTURE
+from shim.model import Facts
+from shim.scenarios import SCENARIOS, scenario_of
+from tests import real
+from tests.conftest import ID, SCHEMA, SHIM, Layers, Shim
+from tests.test_process import program
+from tests.test_wrap import Parts, parts
+
+__all__ = ["parts"]
+
+
+def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
+    ended = shim.call(*SHIM, "check", "--json", *options, **environ)
+    assert ended.code == 0, ended.err
+    told: dict[str, Any] = json.loads(ended.out)
+    jsonschema.validate(told, SCHEMA)
+    lines = shim.call(*SHIM, "check", *options, **environ)
+    assert lines.code == 0
+    assert f": {told['outcome']}\n" in lines.out
+    for finding in told["findings"]:
+        assert f"{finding['severity']}: {finding['what']}" in lines.out
+        assert f"what to do: {finding['do']}" in lines.out
+    return told
+
+
+def whats(told: dict[str, Any]) -> str:
+    return "\n".join(finding["what"] for finding in told["findings"])
+
+
+def test_nothing_is_changed_and_nothing_pulled(shim: Shim, layers: Layers, parts: Parts) -> None:
+    name = parts.registry.push("run/new:1.0", parts.image)
+    layers.write(name, name)
+    before = layers.identity()
+    told = check(shim, "--pull-policy", "always", **parts.at)
+    assert layers.identity() == before
+    assert not any("POST" in asked for asked in parts.engine.asked)
+    assert layers.stray() == set()
+    assert f"{name} isn't in the daemon" in whats(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "build", "certainty", "evidence", "row", "outcome"),
+    [
+        (("--daemon",), {}, "daemon", "known", "option", "4", "prevented"),
+        (("--no-daemon",), {}, "registry", "known", "option", "3", "not-a-daemon-build"),
+        (("--pull-policy", "always"), {}, "daemon", "known", "pull policy", "4", "prevented"),
+        (("--pull-policy", "never"), {}, "daemon", "known", "pull policy", "4", "prevented"),
+        ((), {"CNB_USE_DAEMON": "true"}, "daemon", "known", "CNB_USE_DAEMON", "4", "prevented"),
+        ((), {}, "daemon", "likely", "the engine", "6", "reverted"),
+        (("--docker-host", "unix:///no/such"), {}, None, "unknown", None, "7", "daemon-unknown"),
+        (("--docker-host", "unix:///no/such", "--daemon"), {}, "daemon", "known", "option", "5", "kept-name"),
+        (("--platform-api", "0.12"), {}, None, "likely", None, "1", "passed-through"),
+    ],
+)
+def test_which_build_it_is_and_what_the_shim_does(
+    shim: Shim,
+    layers: Layers,
+    parts: Parts,
+    options: tuple[str, ...],
+    environ: dict[str, str],
+    build: str | None,
+    certainty: str,
+    evidence: str | None,
+    row: str,
+    outcome: str,
+) -> None:
+    layers.write(parts.name, parts.name)
+    told = check(shim, *options, **environ, **parts.at)
+    assert (told["row"], told["outcome"]) == (row, outcome)
+    if "--platform-api" not in options:
+        assert (told.get("build"), told["certainty"], told.get("evidence")) == (build, certainty, evidence)
+        assert told["scenario"] == "rewrite"
+        assert told["run_image"] == parts.name
+
+
+def test_what_check_foresees_is_what_run_does(shim: Shim, layers: Layers, parts: Parts) -> None:
+    for reference, image in ((parts.name, parts.name), (ID, None)):
+        for options in ((), ("--daemon",), ("--no-daemon",), ("--pull-policy", "always")):
+            layers.write(reference, image)
+            told = check(shim, *options, **parts.at)
+            ended = shim.run("restorer", options=options, **parts.at)
+            assert (told["outcome"], told["row"]) == (ended.outcome, ended.report["row"]), (reference, options)
+
+
+def test_the_scenarios_are_told_apart_by_the_lifecycle_s_version(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    for version, image, scenario in (
+        ("0.16.5", "r:1", "old lifecycle"),
+        ("0.17.7", "r:1", "empty reference"),
+        ("0.17.7", None, "no switch, old lifecycle"),
+        ("0.20.5", "r:1", "rewrite"),
+        ("0.20.5", None, "crash"),
+        ("banana", None, "crash"),
+    ):
+        layers.write("r:1", image)
+        program(tmp_path / "restorer", f"#!/bin/sh\necho {version}+abc\n")
+        told = check(shim, "--lifecycle", str(tmp_path))
+        assert told["scenario"] == scenario
+        assert told.get("lifecycle") == (version if version[0] == "0" else None)
+    program(tmp_path / "restorer", "no program")
+    assert "lifecycle" not in check(shim, "--lifecycle", str(tmp_path))
+
+
+def test_every_scenario_is_reached() -> None:
+    reached = {
+        scenario_of(facts, version).name
+        for version in (None, (0, 16, 5), (0, 17, 7), (0, 20, 5))
+        for facts in (
+            Facts(phase="restorer"),
+            Facts(phase="restorer", api="newer"),
+            Facts(phase="restorer", api="unset"),
+            Facts(phase="restorer", group="missing"),
+            Facts(phase="restorer", extensions=False),
+            Facts(phase="restorer", analyzed="broken"),
+            Facts(phase="restorer", target=True),
+            Facts(phase="restorer", image=False),
+        )
+    }
+    assert reached == {scenario.name for scenario in SCENARIOS}
+
+
+def test_what_is_wrong_with_the_files(shim: Shim, layers: Layers) -> None:
+    assert f"there is no {layers.group}" in whats(check(shim))
+    layers.write("r:1", "r:1")
+    layers.toml.write_text("[")
+    assert f"{layers.toml} isn't TOML" in whats(check(shim))
+    layers.toml.write_text("")
+    assert "has no [run-image]" in whats(check(shim))
+    layers.write("r:1", "r:1")
+    layers.note.write_text("banana")
+    assert str(layers.note) in whats(check(shim))
+    assert "CNB_PLATFORM_API isn't set" in whats(check(shim, CNB_PLATFORM_API=""))
+    assert "-build-image" in whats(check(shim, CNB_BUILD_IMAGE="b:1"))
+
+
+def test_what_is_wrong_with_the_daemon(
+    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path
+) -> None:
+    layers.write("r:1", "r:1")
+    told = check(shim, "--daemon", CNB_USE_DAEMON="true")
+    assert "there is no " in whats(told)
+    assert "CNB_USE_DAEMON is set, and there is no daemon" in whats(told)
+    (tmp_path / "file").write_text("")
+    assert "isn't a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
+    told = check(shim, "--daemon", DOCKER_HOST=engine.url)
+    assert told["findings"][0] == {"severity": "error", "what": "r:1 isn't in the daemon", "do": "docker pull r:1"}
+    layers.write("", None)
+    assert check(shim, DOCKER_HOST=engine.url)["engine"]["store"] == "memory"
+
+
+def test_what_is_wrong_with_the_installation(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    layers.write("r:1", "r:1")
+    (tmp_path / "restorer.real").symlink_to("lifecycle")
+    told = check(shim, "--lifecycle", str(tmp_path))
+    assert "in the place of restorer but not of analyzer, exporter" in whats(told)
+    assert "takes -daemon" in whats(check(shim, "--platform-api", "0.12"))
+    program(tmp_path / "restorer.real", "#!/bin/sh\necho 0.16.0\n")
+    assert "up to 0.16" in whats(check(shim, "--lifecycle", str(tmp_path)))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a socket of another user, so root")
+def test_real_parts(shim: Shim, layers: Layers, real_parts: tuple[real.Engine, real.Registry]) -> None:
+    engine, registry = real_parts
+    environ = {"DOCKER_HOST": engine.url}
+    try:
+        name = registry.push("run/check:1.0", images.multi("check"))
+        engine.pull(name)
+        layers.write(name, name)
+        told = check(shim, "--registry", **environ)
+        assert (told["engine"]["name"], told["certainty"], told["findings"]) == ("Docker", "likely", [])
+        registry.push("run/check:1.0", images.multi("moved"))
+        assert f"the registry has another image under {name}" in whats(check(shim, "--registry", **environ))
+        local = f"{registry.host}/run/local:1.0"
+        engine.tag(name, local)
+        layers.write(local, local)
+        assert f"the registry doesn't have {local}" in whats(check(shim, "--registry", **environ))
+        foreign = "arm64" if ARCHITECTURE == "amd64" else "amd64"
+        other = registry.push("run/foreign:1.0", images.single("foreign", foreign))
+        engine.pull(other)
+        layers.write(other, other)
+        assert f"{other} is for linux/{foreign}" in whats(check(shim, **environ))
+    finally:
+        engine.forget(registry.host)
