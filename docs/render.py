@@ -7,13 +7,20 @@ python docs/render.py --check   exits 1 where one isn't what would be written
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
+from typing import Any
 
-from shim import policy
+import typer
+import typer.main
+
+from shim import cli, policy
+from shim.scenarios import SCENARIOS
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 NOTICE = "<!-- Rendered by docs/render.py from the code; a test holds this page against it. -->\n"
+_MARK = "<!-- From here on rendered by docs/render.py from report.schema.json. -->"
 STEPS = {"restorer": "The restorer", "exporter": "The exporter: the last word", "analyzer": "The analyzer"}
 
 
@@ -50,7 +57,92 @@ def policy_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"policy.md": policy_page}
+def scenarios_page() -> str:
+    """Return the page of what the bare restorer does, and how it looks from outside."""
+    lines = [
+        "# Scenarios",
+        "",
+        NOTICE,
+        "What the **bare** restorer does to the run image, measured with lifecycles 0.17.7, 0.20.5 and 0.21.17 on",
+        "Docker and Podman. The first row that holds counts. The numbers behind what the shim does are those of",
+        "[the policy](policy.md); `analyzed-shim check` says which row applies to a build.",
+        "",
+    ]
+    lines += ["| scenario | when | lifecycle | the restorer | another pull? | the shim |", "|---|---|---|---|---|---|"]
+    for scenario in SCENARIOS:
+        lines.append(
+            f"| [{scenario.name}](#{scenario.name.replace(',', '').replace(' ', '-').lower()}) | {scenario.when} "
+            f"| {scenario.lifecycle} | {scenario.restorer} | {scenario.pull} | {scenario.shim} |"
+        )
+    lines += ["", "How each looks from outside:", ""]
+    for scenario in SCENARIOS:
+        lines += [
+            f"## {scenario.name[0].upper()}{scenario.name[1:]}",
+            "",
+            f"*{scenario.when[0].upper()}{scenario.when[1:]}*; lifecycle {scenario.lifecycle}.",
+            "",
+            f"- A daemon build: {scenario.daemon}.",
+            f"- A registry build: {scenario.registry}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def commands_page() -> str:
+    """Return the page of the commands, as `--help` has them."""
+    group: Any = typer.main.get_command(cli.app)
+    lines = ["# Commands", "", NOTICE, group.help, ""]
+    lines += [
+        "In the place of a phase, under the name `analyzer`, `restorer` or `exporter`, every argument is the phase's,",
+        "options come from the variables only, and the real phase is `restorer.real` beside it, or what",
+        "`ANALYZED_SHIM_ANALYZER`, `ANALYZED_SHIM_RESTORER` or `ANALYZED_SHIM_EXPORTER` names.",
+        "",
+        "`analyzed-shim --install-completion` installs completion for your shell; `--version` and `-h` do what you",
+        "expect.",
+        "",
+    ]
+    for name, command in group.commands.items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        usage = " ".join(part.strip("{}") for part in command.collect_usage_pieces(context))
+        lines += [f"## {name}", "", f"```text\nanalyzed-shim {name} {usage}\n```", "", _paragraphs(command.help), ""]
+        rows = [_option(parameter) for parameter in command.params if parameter.param_type_name == "option"]
+        if rows:
+            lines += ["| option | variable | |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def _option(option: Any) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    variable = f"`{option.envvar}`" if option.envvar else ""
+    return f"| {flags} | {variable} | {option.help} |"
+
+
+def report_page() -> str:
+    """Return the page of the report, with the schema's fields behind its mark."""
+    schema = json.loads((REFERENCE / "report.schema.json").read_text(encoding="utf-8"))
+    lines = []
+    for kind, title in (("report", "of `run`, the phases' places and `fix`"), ("check", "of `check --json`")):
+        part = schema["$defs"][kind]
+        lines += [f"### {title}", "", "| field | | always |", "|---|---|---|"]
+        for name, field in part["properties"].items():
+            reference = field.get("$ref", "").rpartition("/")[2]
+            told = field.get("description") or schema["$defs"].get(reference, {}).get("description", "")
+            lines.append(f"| `{name}` | {told} | {'yes' if name in part['required'] else ''} |")
+        lines.append("")
+    page = (REFERENCE / "report.md").read_text(encoding="utf-8")
+    return page[: page.index(_MARK)] + _MARK + "\n\n" + "\n".join(lines)
+
+
+PAGES = {
+    "policy.md": policy_page,
+    "scenarios.md": scenarios_page,
+    "commands.md": commands_page,
+    "report.md": report_page,
+}
 
 
 def main() -> int:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
 
 from shim import errors, settings
-from tests.conftest import SHIM, Shim
+from tests.conftest import SHIM, Layers, Shim
+from tests.test_process import program
+from tests.test_wrap import Parts, parts
+
+__all__ = ["parts"]
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,6 +43,119 @@ def test_help_names_every_option_and_variable(shim: Shim) -> None:
     for name, variable in settings.VARIABLES.items():
         assert f"--{name}" in text
         assert variable in text
+
+
+def test_the_site_builds_strictly_with_every_link_leading_somewhere(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    built = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = list((tmp_path / "site").rglob("index.html"))
+    assert len(pages) > 15
+    for page in pages:
+        text = page.read_text()
+        assert "```sequence" not in text
+        assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', text), f"{page} loads from elsewhere"
+    assert sum('<svg class="sequence"' in page.read_text() for page in pages) >= 3
+
+
+def test_a_diagram_with_a_line_that_is_no_step_does_not_build() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import hooks
+    finally:
+        sys.path.pop(0)
+    assert hooks.draw("actors: a | b\na -> b: x").count("<text") == 3
+    for step in ("a -> c: x", "a x", "a -> x", "c .. x"):
+        with pytest.raises(ValueError, match="no step"):
+            hooks.draw(f"actors: a | b\n{step}")
+
+
+def shell_of(page: pathlib.Path) -> Iterator[str]:
+    """Yield the shell parts of a page: its `sh` blocks, and what its YAML has a shell run."""
+    for kind, block in re.findall(r"^ *```(\w+)\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        lines = block.splitlines()
+        indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+        text = "\n".join(line[indent:] for line in lines)
+        if kind == "sh":
+            yield text
+        elif kind == "yaml":
+            yield "\n".join(scripts_in(yaml.safe_load(text)))
+
+
+def scripts_in(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("run", "script"):
+                yield from [value] if isinstance(value, str) else value
+            else:
+                yield from scripts_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from scripts_in(value)
+
+
+PAGES = sorted(
+    page
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    if re.search(r"```(sh|yaml)", page.read_text())
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_the_shell_parts_of_the_documents_run(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, page: pathlib.Path
+) -> None:
+    """In the order of the page, with the stand-in where the lifecycle is, and recorders where docker and pack are."""
+    lifecycle = tmp_path / "cnb" / "lifecycle"
+    shutil.copytree(shim.lifecycle, lifecycle, symlinks=True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    program(
+        tools / "analyzed-shim", f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
+    )
+    for name in ("docker", "pack", "systemctl", "pip"):
+        program(tools / name, f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/recorded\n')
+    place = tmp_path / "try"
+    names = {
+        "/cnb/lifecycle": str(lifecycle),
+        "/layers": str(layers.path),
+        "/tmp/try": str(place),
+        "registry.example": parts.registry.host,
+    }
+    ran = 0
+    for block in shell_of(page):
+        if "-m venv" in block:  # those two lines are run by CI's own script
+            continue
+        layers.write(f"{parts.registry.host}/run/app:1.0", f"{parts.registry.host}/run/app:1.0")
+        layers.note.unlink(missing_ok=True)
+        text = re.sub(rf"(?<![\w.])(?:{'|'.join(map(re.escape, names))})", lambda found: names[found[0]], block)
+        script = "\n".join(line for line in text.splitlines() if not line.startswith("#!"))
+        environ = {
+            **shim.env,
+            **parts.at,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "LIFECYCLE": "lifecycle:1",
+            "STANDIN_RUN_IMAGE": parts.name,
+            "STANDIN_SWITCH": parts.name,
+            "XDG_RUNTIME_DIR": str(tmp_path),
+        }
+        if "XDG_RUNTIME_DIR" in script:  # there the page names a socket that isn't here
+            script += "\nunset DOCKER_HOST"
+        ended = subprocess.run(
+            ["sh", "-euc", script],
+            env=environ,
+            cwd=place if place.exists() else tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert ended.returncode == 0, (script, ended.stdout, ended.stderr)
+        assert "Traceback" not in ended.stderr
+        ran += 1
+    assert ran, page
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:

@@ -5,7 +5,8 @@ Like the real one it is one program for all phases, which picks the phase from t
 called by. What it does is what real lifecycles were measured to do to analyzed.toml at Platform API
 0.10 to 0.12, with the real questions to the registry and the daemon:
 
-  analyzer    writes analyzed.toml: the run image as an ID (-daemon) or a digest
+  analyzer    writes analyzed.toml: the run image (-run-image or STANDIN_RUN_IMAGE) as an ID (-daemon) or a
+              digest
   detector    writes group.toml and analyzed.toml anew; STANDIN_SWITCH is the run image that an
               extension switches to, STANDIN_EXTENSION=1 puts an extension into the group without
   restorer    asks the registry for the run image and writes its digest, fails or crashes; with
@@ -131,8 +132,9 @@ class Phase:
         flags = argparse.ArgumentParser(name, description=__doc__, allow_abbrev=False, prefix_chars="-")
         flags.formatter_class = argparse.RawDescriptionHelpFormatter
         flags.add_argument("-version", action="store_true")
-        for flag in ("analyzed", "group", "cache-dir", "log-level", "run-image", "build-image", "app", "stack"):
+        for flag in ("analyzed", "group", "cache-dir", "log-level", "build-image", "app", "stack"):
             flags.add_argument(f"-{flag}", f"--{flag}")
+        flags.add_argument("-run-image", "--run-image", default=env.get("STANDIN_RUN_IMAGE"))
         flags.add_argument("-layers", "--layers", default=env.get("CNB_LAYERS_DIR") or "/layers")
         for flag, variable in (("uid", "CNB_USER_ID"), ("gid", "CNB_GROUP_ID")):
             flags.add_argument(f"-{flag}", f"--{flag}", type=int, default=int(env.get(variable) or 0))
