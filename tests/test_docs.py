@@ -184,8 +184,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: pathlib.Path) ->
         text=True,
     )
     assert package == set(files.stdout.split())
-    assert {name.partition("/")[0] for name in names - package} == {
-        f"analyzed_shim-{wheel.name.split('-')[1]}.dist-info"
-    }
+    stem = "-".join(wheel.name.split("-")[:2])
+    script = f"{stem}.data/scripts/analyzed-shim"
+    assert {name.partition("/")[0] for name in names - package - {script}} == {f"{stem}.dist-info"}
+    assert modes[script] & 0o111
     assert modes["shim/demo/lifecycle.py"] & 0o111
     assert "shim/py.typed" in names

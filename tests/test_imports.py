@@ -79,6 +79,12 @@ def test_the_runtime_dependencies_are_three() -> None:
     assert {line.partition(">")[0] for line in project["dependencies"]} == HEAVY
 
 
+def test_the_installed_script_imports_nothing_but_the_shim() -> None:
+    script = PACKAGE.parent / "packaging" / "analyzed-shim"
+    assert script.read_text().startswith("#!python\n")
+    assert imported(script) == {"sys", "shim.__main__"}
+
+
 @pytest.mark.parametrize(
     ("phase", "options", "environ", "reference", "image", "outcome"),
     [
