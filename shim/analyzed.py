@@ -10,12 +10,14 @@ import os
 from shim import files, plain
 from shim.errors import BrokenFile, EditRefused
 from shim.model import Record, kind_of
+from shim.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from shim.model import Kind
+    from shim.rights import Rights
 
 
 class Analyzed(Record):
@@ -42,8 +44,8 @@ class Analyzed(Record):
         return kind_of(self.reference)
 
 
-def read(path: str) -> Analyzed:
-    """Read an analyzed.toml.
+def read(path: str, rights: Rights = AS_IT_IS) -> Analyzed:
+    """Read an analyzed.toml, with the given rights.
 
     Raises:
         MissingFile: it isn't there.
@@ -51,7 +53,7 @@ def read(path: str) -> Analyzed:
             reads none of it then.
 
     """
-    data, about = files.read(path)
+    data, about = files.read(path, rights=rights)
     text = files.text_of(path, data)
     tables = plain.tables(text)
     if tables is not None and not _is_usual(tables):
@@ -81,7 +83,7 @@ def read(path: str) -> Analyzed:
     )
 
 
-def write_reference(snapshot: Analyzed, reference: str) -> None:
+def write_reference(snapshot: Analyzed, reference: str, rights: Rights = AS_IT_IS) -> None:
     """Make `run-image.reference` another value and leave every other byte, the owner and the mode.
 
     The new file takes the old one's place in one step. Where that can't be, as for a file that is
@@ -90,6 +92,7 @@ def write_reference(snapshot: Analyzed, reference: str) -> None:
     Args:
         snapshot: the file as it was read.
         reference: the new value.
+        rights: whose.
 
     Raises:
         EditRefused: the file changed meanwhile, can't be edited or can't be written. It is as it was.
@@ -99,14 +102,14 @@ def write_reference(snapshot: Analyzed, reference: str) -> None:
     data = edit(path, snapshot.data, reference)
     if data == snapshot.data:
         return
-    current, now = files.read(path)
+    current, now = files.read(path, rights=rights)
     if current != snapshot.data:
         raise EditRefused(f"{path} was changed by somebody else meanwhile", "let one build at a time use it")
     try:
-        files.replace(path, data, about.st_mode & 0o7777, (now.st_uid, now.st_gid))
+        files.replace(path, data, about.st_mode & 0o7777, (now.st_uid, now.st_gid), rights)
     except OSError as problem:
         try:
-            files.overwrite(path, current, data)
+            files.overwrite(path, current, data, rights)
         except OSError:
             raise EditRefused(
                 f"{path} can't be written: {problem.strerror}", "make it writable, and look at the disk's space"

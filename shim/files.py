@@ -12,28 +12,33 @@ import stat
 
 from shim import plain
 from shim.errors import BrokenFile, MissingFile
+from shim.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shim.rights import Rights
+
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def read(path: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
+def read(path: str, limit: int | None = None, rights: Rights = AS_IT_IS) -> tuple[bytes, os.stat_result]:
     """Return a regular file's bytes, and what it is.
 
     Args:
         path: the file.
         limit: bytes that it may have.
+        rights: whose; where they aren't our own, the file must have no other name and belong to that user or root.
 
     Raises:
         MissingFile: it isn't there.
-        BrokenFile: it can't be read, or isn't a regular file of that size.
+        BrokenFile: it can't be read, or isn't such a file.
 
     """
     try:
-        descriptor = os.open(path, _READ)
+        with rights.within(os.path.dirname(path)) as user:
+            descriptor = os.open(path, _READ)
     except FileNotFoundError:
         raise MissingFile(f"there is no {path}", "give its place, or let the phase before write it") from None
     except OSError as problem:
@@ -45,6 +50,10 @@ def read(path: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
         os.close(descriptor)
         raise BrokenFile(f"{path} isn't a regular file", "put the file itself there")
     with open(descriptor, "rb") as file:
+        if user is not None and (about.st_nlink > 1 or about.st_uid not in (0, user.uid)):
+            raise BrokenFile(
+                f"{path} has another name or another owner than user {user.uid}", "put a file of its own there"
+            )
         if limit is not None and about.st_size > limit:
             raise BrokenFile(f"{path} is {about.st_size} bytes long, more than it can be", "remove it")
         try:
@@ -95,7 +104,7 @@ def parse_fully(path: str, text: str) -> dict[str, object]:
         raise BrokenFile(f"{path} isn't TOML: {problem}", "mend it, or let the phase before write it anew") from None
 
 
-def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = None, rights: Rights = AS_IT_IS) -> None:
     """Put new content in a file's place in one step, so that a reader finds the old or the new one, whole.
 
     Args:
@@ -103,11 +112,17 @@ def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = N
         data: the new content.
         mode: its permission bits.
         owner: user and group ID that it must have; by default whoever writes it.
+        rights: whose.
 
     Raises:
         OSError: it couldn't be done; what was there before is still there, and nothing else.
 
     """
+    with rights.within(os.path.dirname(path)):
+        _replace(path, data, mode, owner)
+
+
+def _replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.analyzed-shim")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -159,7 +174,7 @@ def remove_copy(path: str) -> None:
             pass
 
 
-def overwrite(path: str, old: bytes, new: bytes) -> None:
+def overwrite(path: str, old: bytes, new: bytes, rights: Rights = AS_IT_IS) -> None:
     """Write new content into the same file, where it can't be replaced (a file that is a mount of its own).
 
     One call writes it, filled up with line ends to the old length; TOML doesn't see those, so a
@@ -169,13 +184,15 @@ def overwrite(path: str, old: bytes, new: bytes) -> None:
         path: the file.
         old: its content, put back where the new one can't be written.
         new: its new content.
+        rights: whose.
 
     Raises:
         OSError: it couldn't be done; the old content is there. Also where the file has another
             name, whose content would change with it.
 
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with rights.within(os.path.dirname(path)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_nlink != 1:
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))

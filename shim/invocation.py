@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from shim.model import Record, boolean, environment
+from shim.rights import Rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,15 @@ class Invocation(Record):
         if self.layout or (self.variable("CNB_USE_LAYOUT") and not self.variable("CNB_USE_DAEMON")):
             return False
         return self.variable("CNB_USE_DAEMON") or False
+
+    @property
+    def rights(self) -> Rights:
+        """The user that the phase drops to where it starts as root."""
+        return Rights(uid=self._number("uid", "CNB_USER_ID"), gid=self._number("gid", "CNB_GROUP_ID"))
+
+    def _number(self, flag: str, variable: str) -> int:
+        text = self.flags.get(flag) or self.environ.get(variable, "")
+        return int(text) if text.isdecimal() and len(text) < 10 else 0
 
     def variable(self, name: str) -> bool | None:
         """Read a boolean variable as the lifecycle does; None where it doesn't speak."""

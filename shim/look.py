@@ -54,7 +54,7 @@ class Look:
         if self.call.phase == "restorer" and not self._group_has_extensions():
             return
         try:
-            self.before = self.now = found = analyzed.read(self.call.analyzed)
+            self.before = self.now = found = analyzed.read(self.call.analyzed, self.call.rights)
         except (MissingFile, BrokenFile) as problem:
             self.facts = self.facts.but(analyzed="missing" if isinstance(problem, MissingFile) else "broken")
             self.detail = with_tip(problem)
@@ -74,7 +74,7 @@ class Look:
     def _group_has_extensions(self) -> bool:
         path = self.call.group
         try:
-            self.group_data, _ = files.read(path)
+            self.group_data, _ = files.read(path, rights=self.call.rights)
             self.facts = self.facts.but(extensions=group.has_extensions(path, self.group_data))
         except (MissingFile, BrokenFile) as problem:
             self.facts = self.facts.but(group="missing" if isinstance(problem, MissingFile) else "broken")
@@ -91,7 +91,7 @@ class Look:
     def clues(self, found: Analyzed) -> Clues:
         """Return what may tell which build it is."""
         try:
-            left = note.read(self.note)
+            left = note.read(self.note, self.call.rights)
         except BrokenFile as problem:
             left = None
             self.warn(with_tip(problem))

@@ -10,6 +10,11 @@ import os
 
 from shim import files
 from shim.errors import BrokenFile, MissingFile
+from shim.rights import AS_IT_IS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shim.rights import Rights
 
 NAME = "analyzed-shim.toml"
 _LIMIT = 64 * 1024
@@ -24,7 +29,7 @@ def path_beside(analyzed: str) -> str:
     return os.path.join(os.path.dirname(analyzed), NAME)
 
 
-def leave(path: str, daemon: bool) -> None:
+def leave(path: str, daemon: bool, rights: Rights = AS_IT_IS) -> None:
     """Write the note, whole or not at all, readable by every user of the build.
 
     Raises:
@@ -32,10 +37,10 @@ def leave(path: str, daemon: bool) -> None:
 
     """
     content = _TEXT.format(daemon="true" if daemon else "false").encode()
-    files.replace(path, content, mode=0o644)
+    files.replace(path, content, mode=0o644, rights=rights)
 
 
-def read(path: str) -> bool | None:
+def read(path: str, rights: Rights = AS_IT_IS) -> bool | None:
     """Return what the note says, or None where there is none.
 
     Raises:
@@ -43,7 +48,7 @@ def read(path: str) -> bool | None:
 
     """
     try:
-        data, _ = files.read(path, limit=_LIMIT)
+        data, _ = files.read(path, _LIMIT, rights)
         says = files.parse(path, data).get("daemon")
     except MissingFile:
         return None

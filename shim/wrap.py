@@ -123,7 +123,7 @@ class _Run(Look):
         self.by = "its flags and environment"
         self.facts = self.facts.but(build="daemon" if daemon else "registry")
         try:
-            note.leave(self.note, daemon)
+            note.leave(self.note, daemon, self.call.rights)
         except OSError as problem:
             self.detail = f"{self.note} can't be written: {problem.strerror}"
             self.facts = self.facts.but(noted=False)
@@ -171,8 +171,11 @@ class _Run(Look):
             status="killed" if self.ending.killed else "failed" if self.ending.code else "ended-well",
             retried=again,
         )
+        if self.facts.status == "ended-well" or (self.facts.status == "failed" and self.facts.build == "unsaid"):
+            for inquiry in inquiries:
+                self.settle(inquiry)
         try:
-            self.now = after = analyzed.read(self.call.analyzed)
+            self.now = after = analyzed.read(self.call.analyzed, self.call.rights)
         except (MissingFile, BrokenFile) as problem:
             self.detail = with_tip(problem)
             self.facts = self.facts.but(analyzed="missing" if isinstance(problem, MissingFile) else "broken")
@@ -182,9 +185,6 @@ class _Run(Look):
             rewritten=after.reference != self.before.reference,
             touched=after.data != self.before.data,
         )
-        if self.facts.status == "ended-well" or (self.facts.status == "failed" and self.facts.build == "unsaid"):
-            for inquiry in inquiries:
-                self.settle(inquiry)
 
     def _arguments(self, row: Row) -> tuple[tuple[str, ...], str | None]:
         """Return the phase's arguments, and the copy of group.toml to remove afterwards, if there is one."""
@@ -241,7 +241,7 @@ class _Run(Look):
         reference = self.id if row.verdict.write == "id" else self.name()
         assert reference
         try:
-            analyzed.write_reference(self.now, reference)
+            analyzed.write_reference(self.now, reference, self.call.rights)
         except (EditRefused, MissingFile, BrokenFile) as problem:
             self.detail = with_tip(problem)
             return row.but(

@@ -1,0 +1,155 @@
+"""As root, nothing below the layers directory is done with more rights than its owner has."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+
+import pytest
+
+from shim import invocation
+from shim.demo import servers
+from shim.rights import AS_IT_IS, Rights
+from tests.conftest import ID, Layers, Shim, analyzed_toml
+from tests.test_process import program
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, which needs root")
+USER = ("-uid", "1000", "-gid", "1000")
+
+
+@pytest.fixture
+def owned(layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, shim: Shim) -> Layers:
+    """A layers directory of user 1000, in a daemon build whose run image the engine has."""
+    shim.unmeasured()
+    layers.write("r:1", "r:1")
+    engine.tag("r:1", f"sha256:{ID}")
+    shim.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
+    (tmp_path / "engine.sock").chmod(0o600)  # the daemon's connection needs root
+    for path in (layers.path, layers.toml, layers.group):
+        os.chown(path, 1000, 1000)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    return layers
+
+
+def test_the_user_is_the_flag_s_else_the_variable_s() -> None:
+    def rights(*argv: str, **environ: str) -> Rights:
+        return invocation.read("restorer", ("restorer", *argv), environ).rights
+
+    assert rights() == AS_IT_IS
+    assert rights("-uid", "5", "-gid", "6", CNB_USER_ID="7") == Rights(uid=5, gid=6)
+    assert rights(CNB_USER_ID="7", CNB_GROUP_ID="8") == Rights(uid=7, gid=8)
+    assert rights(CNB_USER_ID="banana", CNB_GROUP_ID="-1") == AS_IT_IS
+
+
+def test_rights_are_taken_where_somebody_could_have_planted_something(tmp_path: pathlib.Path) -> None:
+    user = Rights(uid=1000, gid=1001)
+    mine = (os.geteuid(), os.getegid(), os.getgroups())
+    for mode, owner, taken in ((0o755, 0, False), (0o777, 0, True), (0o775, 0, True), (0o755, 1000, True)):
+        tmp_path.chmod(mode)
+        os.chown(tmp_path, owner, 0)
+        with user.within(str(tmp_path)):
+            assert (os.geteuid(), os.getegid()) == ((1000, 1001) if taken else mine[:2])
+            assert os.getgroups() == ([] if taken else mine[2])
+        assert (os.geteuid(), os.getegid(), os.getgroups()) == mine
+
+
+def test_a_repair_is_made_with_the_user_s_rights_and_the_daemon_asked_with_root_s(shim: Shim, owned: Layers) -> None:
+    ended = shim.run("restorer", *USER)
+    assert (ended.code, ended.outcome, owned.reference) == (0, "prevented", ID)
+    about = owned.toml.stat()
+    assert (about.st_uid, about.st_gid) == (1000, 1000)
+    assert owned.stray() == set()
+
+
+def test_the_variables_say_who_the_user_is_too(shim: Shim, owned: Layers) -> None:
+    ended = shim.run("restorer", CNB_USER_ID="1000", CNB_GROUP_ID="1000")
+    assert (ended.outcome, owned.toml.stat().st_uid) == ("prevented", 1000)
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "another owner", "unreadable"])
+@pytest.mark.parametrize("phase", ["restorer", "exporter"])
+def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
+    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str, phase: str
+) -> None:
+    target = tmp_path / "target.toml"
+    target.write_text(analyzed_toml(f"r@sha256:{ID}", "r:1"))
+    target.chmod(0o644)
+    owned.toml.unlink()
+    if kind == "link":
+        owned.toml.symlink_to(target)
+    elif kind == "hard link":
+        os.link(target, owned.toml)
+    elif kind == "pipe":
+        os.mkfifo(owned.toml)
+    elif kind == "directory":
+        owned.toml.mkdir()
+    else:
+        owned.toml.write_text(target.read_text())
+        os.chown(owned.toml, 1234 if kind == "another owner" else 0, 0)
+        owned.toml.chmod(0o644 if kind == "another owner" else 0o600)
+    before = target.read_bytes(), target.stat().st_mtime_ns
+    path = program(tmp_path / phase, "#!/bin/sh\nexit 23\n")
+    ended = shim.run(path, *USER, "-daemon", "app")
+    assert (ended.code, ended.outcome) == (23, "passed-through")
+    assert str(owned.toml) in ended.err
+    assert ended.err.count("\n") == 1
+    assert (target.read_bytes(), target.stat().st_mtime_ns) == before
+    assert os.listdir(owned.path).count("analyzed.toml") == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "another owner"])
+def test_what_was_planted_as_the_note_tells_nothing(
+    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str
+) -> None:
+    target = tmp_path / "note.toml"
+    target.write_text("daemon = false\n")
+    if kind == "link":
+        owned.note.symlink_to(target)
+    elif kind == "hard link":
+        os.link(target, owned.note)
+    elif kind == "pipe":
+        os.mkfifo(owned.note)
+    elif kind == "directory":
+        owned.note.mkdir()
+    else:
+        owned.note.write_text("daemon = false\n")
+        os.chown(owned.note, 1234, 1234)
+    ended = shim.run("restorer", *USER, ANALYZED_SHIM_DAEMON="")
+    assert ended.code in (0, 1)
+    assert str(owned.note) in ended.err
+    assert ended.report["certainty"] == "likely"
+
+
+def test_a_note_is_left_over_a_planted_link_and_not_through_it(
+    shim: Shim, owned: Layers, tmp_path: pathlib.Path
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious\n")
+    owned.note.symlink_to(target)
+    ended = shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", *USER, "app")
+    assert ended.outcome == "noted"
+    assert target.read_text() == "precious\n"
+    assert owned.note.stat().st_uid == 1000
+    assert stat.S_IMODE(owned.note.lstat().st_mode) == 0o644
+
+
+def test_a_restorer_that_plants_a_link_while_it_runs_leads_nowhere(
+    shim: Shim, owned: Layers, tmp_path: pathlib.Path
+) -> None:
+    target = tmp_path / "target.toml"
+    target.write_text(analyzed_toml("r:1", "r:1"))
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\nrm {owned.toml}\nln -s {target} {owned.toml}\n")
+    ended = shim.run(phase, *USER)
+    assert (ended.code, ended.outcome) == (0, "unrepaired")
+    assert target.read_text() == analyzed_toml("r:1", "r:1")
+
+
+def test_a_layers_directory_that_is_still_root_s_takes_the_note(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    """As on a new volume, which the analyzer gives to the user only later."""
+    ended = shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", *USER, "app")
+    assert ended.outcome == "noted"
+    assert layers.note.stat().st_uid == 0
