@@ -21,11 +21,12 @@ def main() -> int:
     name = os.path.basename(sys.argv[0])
     if name in invocation.WRAPPED:
         process.die_of_interrupts()
-        real = os.environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
-        _end(wrap.drop_in(real, sys.argv, os.environ))
+        environ = process.inherited_environment()
+        real = environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
+        _end(wrap.drop_in(real, sys.argv, environ))
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
         process.die_of_interrupts()
-        _end(wrap.run(sys.argv[2:], os.environ))
+        _end(wrap.run(sys.argv[2:], process.inherited_environment()))
     from shim import cli  # typer costs six bare interpreter starts
 
     return cli.main()

@@ -43,6 +43,8 @@ class Checked(Record):
     platform_api: str
     lifecycle: str | None
     """The phases' version; None where there is no binary to ask."""
+    wrapped: tuple[str, ...]
+    """The phases in whose place the shim is."""
     build: str | None
     certainty: str | None
     evidence: str | None
@@ -89,6 +91,7 @@ class _Check(Look):
         super().__init__(call, chosen, voice({**call.environ, "CNB_LOG_LEVEL": "error"}, {}))
         self.lifecycle = lifecycle
         self.findings: list[Finding] = []
+        self.wrapped = tuple(phase for phase in WRAPPED if os.path.lexists(os.path.join(lifecycle, f"{phase}.real")))
 
     def check(self, registry: bool) -> Checked:
         self.look()
@@ -114,6 +117,7 @@ class _Check(Look):
         return Checked(
             platform_api=self.call.platform_api,
             lifecycle=".".join(map(str, version)) if version else None,
+            wrapped=self.wrapped,
             build=known or ("daemon" if policy.certainty(self.facts) == "likely" else None),
             certainty=policy.certainty(self.facts) if found else None,
             evidence=self.by or ("the engine" if policy.certainty(self.facts) == "likely" else None),
@@ -235,7 +239,7 @@ class _Check(Look):
             )
 
     def _find_in_installation(self) -> None:
-        wrapped = [phase for phase in WRAPPED if os.path.lexists(os.path.join(self.lifecycle, f"{phase}.real"))]
+        wrapped = self.wrapped
         if wrapped and len(wrapped) < len(WRAPPED):
             bare = ", ".join(phase for phase in WRAPPED if phase not in wrapped)
             self._find(
@@ -280,6 +284,7 @@ def lines_of(checked: Checked) -> list[str]:
     lines = [
         f"Platform API   {checked.platform_api or 'unset'}",
         f"lifecycle      {checked.lifecycle or 'not there to be asked'}",
+        f"wrapped        {', '.join(checked.wrapped) or 'none of the phases'}",
         f"build          {build} ({checked.certainty or 'nothing to tell by'}{by})",
         f"run image      {checked.run_image or 'none'}",
         f"reference      {checked.reference or 'empty'}",

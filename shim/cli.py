@@ -190,11 +190,80 @@ def check(
 
 
 @app.command()
+def install(
+    directory: Annotated[str, typer.Argument(help="A lifecycle directory.", show_default=False)],
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="The bundle; else the one that this runs from."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Where the directory will be when the phases run; else where it is.")
+    ] = None,
+) -> None:
+    """Put the shim in the place of the three phases, with all that it needs inside that directory."""
+    from shim import bundle as bundling
+
+    bundling.install(directory, bundle or bundling.own(), at)
+
+
+@app.command()
+def uninstall(
+    directory: Annotated[str, typer.Argument(help="A lifecycle directory.", show_default=False)],
+) -> None:
+    """Put the real phases back; the directory is as it was before."""
+    from shim import bundle as bundling
+
+    bundling.uninstall(directory)
+
+
+@app.command()
+def builder(
+    image: Annotated[str, typer.Argument(help="A builder or lifecycle image.", show_default=False)],
+    tag: Annotated[str, typer.Option("--tag", help="The name of the derived image.", show_default=False)],
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="The bundle; else the one that this runs from."),
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="A setting to bake in, such as ANALYZED_SHIM_PULL_POLICY=never.")
+    ] = None,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push it: platforms pull builders and lifecycle images.")
+    ] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Show what would be done, and do nothing.")] = False,
+    docker_host: _Host = None,
+    timeout: _Timeout = None,
+) -> None:
+    """Derive an image that has the shim in it, with the configuration, labels and user of the image it is of."""
+    from shim import bundle as bundling
+    from shim import engine
+    from shim import image as deriving
+
+    settings_baked_in = dict(setting.partition("=")[::2] for setting in env or ())
+    wanted = deriving.Derived(
+        image=image, tag=tag, bundle=bundle or bundling.own(), environment=settings_baked_in, push=push
+    )
+    if only_print:
+        print("\n".join(deriving.steps(wanted)))
+        return
+    chosen = _settings(docker_host=docker_host, timeout=timeout)
+    address = engine.find(chosen.docker_host, os.environ)
+    if address.state != "unasked":
+        raise WrongUse(address.detail, "give the daemon's address with --docker-host")
+    daemon = engine.Daemon(address, max(chosen.timeout, 60), os.environ)
+    image_id = deriving.derive(daemon, wanted, lambda step: print(f"analyzed-shim: {step}", file=sys.stderr))
+    print(f"{tag} is {image_id}")
+
+
+@app.command()
 def demo(
     docker: Annotated[bool, typer.Option("--docker", help="Use your own daemon, and clean up afterwards.")] = False,
 ) -> None:
     """Play what goes wrong and what the shim does about it, on a machine that has nothing but Python."""
-    from shim.demo import story
+    try:
+        from shim.demo import story
+    except ModuleNotFoundError:
+        raise WrongUse("the demonstration isn't in the bundle", "pip install analyzed-shim has it") from None
 
     raise typer.Exit(story.play(docker))
 

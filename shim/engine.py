@@ -199,13 +199,11 @@ class Daemon:
             PullFailed: it couldn't be pulled.
 
         """
-        from docker import utils
-
-        repository, tag = utils.parse_repository_tag(name)
+        repository, tag = _split(name)  # without a tag the daemon would pull every one
         try:
             for step in self._client.pull(
                 repository,
-                tag=tag or "latest",  # without one the daemon would pull every tag
+                tag=tag,
                 stream=True,
                 decode=True,
                 auth_config=_credentials(repository, self._environ),
@@ -255,9 +253,7 @@ class Daemon:
             Unreachable: the registry doesn't have it, or one of them doesn't answer usably.
 
         """
-        from docker import utils
-
-        credentials = _credentials(utils.parse_repository_tag(name)[0], self._environ)
+        credentials = _credentials(_split(name)[0], self._environ)
         ask = self._client.inspect_distribution
         found: dict[str, Any] = _usable(lambda: ask(name, auth_config=credentials))  # type: ignore[no-untyped-call]
         return _usable(lambda: str(found["Descriptor"]["digest"]))
@@ -273,7 +269,7 @@ class Daemon:
             Unreachable: the daemon doesn't do it.
 
         """
-        repository, _, tag = name.rpartition(":")
+        repository, tag = _split(name)
         _usable(lambda: self._client.tag(image_id, repository, tag))
 
     def forget(self, prefix: str) -> None:
@@ -287,6 +283,77 @@ class Daemon:
             for name in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
                 if name.startswith(prefix) and self.image_id(name):  # the last tag takes the digests along
                     _usable(lambda name=name: self._client.remove_image(name))  # type: ignore[misc]
+
+    def create(self, image: str) -> str:
+        """Create a container of an image, which is never started, and return its ID.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        config = self._inspect(image).get("Config") or {}
+        # The API wants a command, and what the container has no later step can take away: an image that has none
+        # gets this one, which any command that is given stands in for.
+        command = None if config.get("Cmd") or config.get("Entrypoint") else ["/cnb/lifecycle/lifecycle"]
+        made: dict[str, Any] = _usable(lambda: self._client.create_container(image, command=command))
+        return str(made["Id"])
+
+    def remove(self, container: str) -> None:
+        """Remove a container.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        _usable(lambda: self._client.remove_container(container, force=True))
+
+    def copy_out(self, container: str, path: str) -> bytes:
+        """Return a path of a container as a tar archive.
+
+        Raises:
+            Unreachable: it isn't there, or the daemon doesn't do it.
+
+        """
+        return _usable(lambda: b"".join(self._client.get_archive(container, path)[0]))
+
+    def copy_in(self, container: str, directory: str, archive: bytes) -> None:
+        """Unpack a tar archive into a directory of a container.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        _usable(lambda: self._client.put_archive(container, directory, archive))
+
+    def commit(self, container: str, name: str, environment: Mapping[str, str]) -> str:
+        """Make an image of a container, configured as the image that it is of and with more variables; return its ID.
+
+        Raises:
+            Unreachable: the daemon doesn't do it.
+
+        """
+        changes = "\n".join(f"ENV {key}={_quoted(value)}" for key, value in environment.items()) or None
+        repository, tag = _split(name)
+        made: dict[str, Any] = _usable(lambda: self._client.commit(container, repository, tag, changes=changes))
+        return str(made["Id"])
+
+    def push(self, name: str) -> None:
+        """Push an image to its registry.
+
+        Raises:
+            PullFailed: it couldn't be pushed.
+
+        """
+        repository, tag = _split(name)
+        try:
+            credentials = _credentials(repository, self._environ)
+            for step in self._client.push(repository, tag, stream=True, decode=True, auth_config=credentials):
+                if "error" in step:
+                    raise PullFailed(str(step["error"]))
+        except PullFailed:
+            raise
+        except Exception as problem:
+            raise PullFailed(_one_line(problem)) from None
 
 
 class Inquiry:
@@ -306,7 +373,8 @@ class Inquiry:
         self._answered = threading.Event()
         self._answer: str | None = None
         self._problem: Unreachable | None = None
-        threading.Thread(target=self._run, args=(ask, then), daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(ask, then), daemon=True)
+        self._thread.start()
 
     def _run(self, ask: Callable[[], str | None], then: Callable[[], None] | None) -> None:
         import time
@@ -325,10 +393,13 @@ class Inquiry:
         finally:
             self._answered.set()
         if then is not None:
-            then()
+            try:
+                then()
+            except ImportError:  # whoever needs it will say so
+                pass
 
     def answer(self, timeout: float) -> str | None:
-        """Return the answer.
+        """Return the answer; the thread has ended then, unless there was none.
 
         Args:
             timeout: seconds from the asking on.
@@ -342,6 +413,7 @@ class Inquiry:
         self._ready.wait()
         if not self._answered.wait(self._started + timeout - time.monotonic()):
             raise Unreachable(f"the daemon gave no answer in {timeout:g} s", "give it longer with --timeout")
+        self._thread.join()
         if self._problem is not None:
             raise self._problem
         return self._answer
@@ -403,6 +475,20 @@ def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] 
     except (ValueError, TypeError, AttributeError, StopIteration):
         return None
     return {"username": username, "password": password}
+
+
+def _quoted(value: str) -> str:
+    """Return a value as a Dockerfile's ENV takes it, whatever is in it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a name's repository, and its tag or digest."""
+    from docker import utils
+
+    repository, tag = utils.parse_repository_tag(name)
+    return repository, tag or "latest"
 
 
 def _one_line(problem: Exception) -> str:

@@ -54,6 +54,24 @@ def die_of_interrupts() -> None:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
+def inherited_environment() -> Mapping[str, str]:
+    """Return the environment as it was given to us.
+
+    Where no locale is set, the interpreter sets `LC_CTYPE` for itself, before any of our code runs
+    (https://peps.python.org/pep-0538/), and a phase would inherit it.
+    """
+    if "LC_CTYPE" not in os.environ:
+        return os.environ
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = file.read().split(b"\0")
+    except OSError:
+        return os.environ
+    if any(variable.startswith(b"LC_CTYPE=") for variable in given):
+        return os.environ
+    return {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
+
+
 def find(program: str, environ: Mapping[str, str]) -> str:
     """Return the path of a program, looked for in PATH where it has no slash.
 

@@ -133,6 +133,19 @@ def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return layout.lay_out(directory / "lifecycle")
 
 
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A bundle, made by the one command."""
+    target = tmp_path_factory.mktemp("bundle") / "bundle"
+    subprocess.run(
+        [sys.executable, "packaging/bundle.py", str(target)],
+        cwd=pathlib.Path(__file__).parent.parent,
+        check=True,
+        capture_output=True,
+    )
+    return target
+
+
 @pytest.fixture
 def layers(tmp_path: pathlib.Path) -> Layers:
     return Layers(tmp_path / "layers")

@@ -167,6 +167,7 @@ def test_what_is_wrong_with_the_installation(shim: Shim, layers: Layers, tmp_pat
     (tmp_path / "restorer.real").symlink_to("lifecycle")
     told = check(shim, "--lifecycle", str(tmp_path))
     assert "in the place of restorer but not of analyzer, exporter" in whats(told)
+    assert told["wrapped"] == ["restorer"]
     assert "takes -daemon" in whats(check(shim, "--platform-api", "0.12"))
     program(tmp_path / "restorer.real", "#!/bin/sh\necho 0.16.0\n")
     assert "up to 0.16" in whats(check(shim, "--lifecycle", str(tmp_path)))

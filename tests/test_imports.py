@@ -15,11 +15,13 @@ from tests.test_process import program
 PACKAGE = pathlib.Path(__file__).parent.parent / "shim"
 LAYERS = [
     {"shim", "model", "errors", "plain"},
+    {"rights"},
     {"files"},
     {"policy", "invocation", "settings", "analyzed", "group", "note", "process", "engine", "say"},
     {"report", "progress", "look"},
     {"scenarios"},
-    {"wrap", "fix", "check"},
+    {"wrap", "fix", "check", "bundle"},
+    {"image"},
     {"demo"},
     {"cli"},
     {"__main__"},

@@ -83,6 +83,26 @@ def test_the_phase_gets_arguments_streams_and_environment_as_they_are(
 
 
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
+@pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C.UTF-8"}, {"LC_ALL": "C"}, {"LANG": "C.UTF-8"}], ids=str)
+def test_the_phase_s_environment_is_the_one_that_was_given(
+    layers: Layers, tmp_path: pathlib.Path, parented: None, api: str, locale: dict[str, str]
+) -> None:
+    """Without a locale the interpreter sets one for itself, which isn't the phase's business."""
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexec tr '\\0' '\\n' < /proc/self/environ\n")
+    env = {
+        "PATH": os.environ["PATH"],
+        "CNB_PLATFORM_API": api,
+        "CNB_LAYERS_DIR": str(layers.path),
+        "X": "\udcff",
+        **locale,
+    }
+    bare = subprocess.run([phase], env=env, capture_output=True, check=True)
+    command = [SHIM[0], "-c", "import sys; from shim.__main__ import main; main()", "run", "--", str(phase)]
+    ended = subprocess.run(command, env=env, capture_output=True, check=True, cwd=os.getcwd())
+    assert sorted(ended.stdout.splitlines()) == sorted(bare.stdout.splitlines())
+
+
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_the_phase_s_own_name_is_kept(shim: Shim, tmp_path: pathlib.Path, parented: None, api: str) -> None:
     """A multi-call program finds its phase by argv[0]; busybox and the lifecycle are such."""
     (tmp_path / "restorer").symlink_to("/bin/sh")
