@@ -209,7 +209,10 @@ class _Check(Look):
                 "error" if daemon else "note", f"{self.name()} isn't in the daemon", f"docker pull {self.name()}"
             )
         if state == "has" and self.daemon is not None:
-            self._find_architecture(self.daemon.platform_of(self.name()), self.daemon.platform())
+            try:
+                self._find_architecture(self.daemon.platform_of(self.name()), self.daemon.platform())
+            except Unreachable as problem:
+                self._find("note", f"the architecture can't be told: {problem}", "nothing")
         if about is not None and about.store == "containerd":
             self._find(
                 "note", "the daemon has the containerd image store, whose image ID is the index digest", "nothing"
@@ -218,7 +221,7 @@ class _Check(Look):
             self._find("note", "Podman knows an image by its architecture's digest too", "nothing: fewer rewrites hurt")
 
     def _find_architecture(self, image: str, daemon: str) -> None:
-        if image and daemon and image != daemon:
+        if image != daemon:
             self._find("error", f"{self.name()} is for {image}, the daemon for {daemon}", f"docker pull {self.name()}")
 
     def _find_in_registry(self) -> None:
@@ -226,12 +229,12 @@ class _Check(Look):
         name = self.name()
         try:
             digest = self.daemon.registry_digest(name)
+            known = self.daemon.digests_of(name) if self.facts.engine == "has" else [digest]
         except Unreachable as problem:
-            self._find(
-                "note", f"the registry doesn't have {name} or can't be asked: {problem}", "nothing, in a daemon build"
-            )
+            what = f"the registry doesn't have {name} or can't be asked: {problem}"
+            self._find("note", what, "nothing, in a daemon build")
             return
-        if self.facts.engine == "has" and not any(known.endswith(digest) for known in self.daemon.digests_of(name)):
+        if not any(digest in one for one in known):
             self._find(
                 "warning",
                 f"the registry has another image under {name}: {digest}",

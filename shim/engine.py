@@ -180,13 +180,16 @@ class Daemon:
             Unreachable: it doesn't answer usably.
 
         """
-        version: dict[str, Any] = _usable(self._client.version)
-        info: dict[str, Any] = _usable(self._client.info)
-        names = [str(part.get("Name", "")) for part in version.get("Components") or [] if isinstance(part, dict)]
-        name = next((name for name in names if "Podman" in name), "Docker")
-        status = dict(pair for pair in info.get("DriverStatus") or [] if len(pair) == 2)
-        store = "containerd" if "containerd" in str(status.get("driver-type", "")) else str(info.get("Driver", ""))
-        return About(name=name.removesuffix(" Engine"), version=str(version.get("Version", "")), store=store)
+
+        def ask() -> About:
+            version, info = self._client.version(), self._client.info()
+            names = [str(part.get("Name", "")) for part in version.get("Components") or ()]
+            name = next((name for name in names if "Podman" in name), "Docker")
+            status = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
+            store = "containerd" if "containerd" in str(status.get("driver-type", "")) else str(info.get("Driver", ""))
+            return About(name=name.removesuffix(" Engine"), version=str(version.get("Version", "")), store=store)
+
+        return _usable(ask)
 
     def pull(self, name: str, tell: Callable[[str, int, int], None]) -> None:
         """Pull an image by name, for the daemon's own platform.
@@ -218,14 +221,13 @@ class Daemon:
             raise PullFailed(_one_line(problem)) from None
 
     def platform(self) -> str:
-        """Return the daemon's own platform, such as `linux/amd64`; nothing where it doesn't say.
+        """Return the daemon's own platform, such as `linux/amd64`.
 
         Raises:
             Unreachable: it doesn't answer usably.
 
         """
-        version: dict[str, Any] = _usable(self._client.version)
-        return f"{version.get('Os', '')}/{version.get('Arch', '')}".strip("/")
+        return _usable(lambda: "{Os}/{Arch}".format(**self._client.version()))
 
     def platform_of(self, name: str) -> str:
         """Return an image's platform.
@@ -234,8 +236,7 @@ class Daemon:
             Unreachable: the daemon doesn't answer usably.
 
         """
-        image = self._inspect(name)
-        return f"{image.get('Os', '')}/{image.get('Architecture', '')}".strip("/")
+        return _usable(lambda: "{Os}/{Architecture}".format(**self._inspect(name)))
 
     def digests_of(self, name: str) -> list[str]:
         """Return the digests, as `repo@sha256:…`, under which the daemon knows an image.
@@ -244,7 +245,7 @@ class Daemon:
             Unreachable: it doesn't answer usably.
 
         """
-        return [str(digest) for digest in self._inspect(name).get("RepoDigests") or ()]
+        return _usable(lambda: [str(digest) for digest in self._inspect(name).get("RepoDigests") or ()])
 
     def registry_digest(self, name: str) -> str:
         """Have the daemon ask the registry for a name, and return `sha256:…` of what is there.
@@ -255,8 +256,9 @@ class Daemon:
         """
         credentials = _credentials(_split(name)[0], self._environ)
         ask = self._client.inspect_distribution
-        found: dict[str, Any] = _usable(lambda: ask(name, auth_config=credentials))  # type: ignore[no-untyped-call]
-        return _usable(lambda: str(found["Descriptor"]["digest"]))
+        return _usable(
+            lambda: str(ask(name, auth_config=credentials)["Descriptor"]["digest"])  # type: ignore[no-untyped-call]
+        )
 
     def _inspect(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = _usable(lambda: self._client.inspect_image(name))  # type: ignore[no-untyped-call]
@@ -359,7 +361,7 @@ class Daemon:
 class Inquiry:
     """A question to the daemon, asked in a thread of its own."""
 
-    def __init__(self, ask: Callable[[], str | None], then: Callable[[], None] | None = None) -> None:
+    def __init__(self, ask: Callable[[], Any], then: Callable[[], None] | None = None) -> None:
         """Begin to ask.
 
         Args:
@@ -371,17 +373,17 @@ class Inquiry:
 
         self._ready = threading.Event()
         self._answered = threading.Event()
-        self._answer: str | None = None
+        self._answer: Any = None
         self._problem: Unreachable | None = None
         self._thread = threading.Thread(target=self._run, args=(ask, then), daemon=True)
         self._thread.start()
 
-    def _run(self, ask: Callable[[], str | None], then: Callable[[], None] | None) -> None:
+    def _run(self, ask: Callable[[], Any], then: Callable[[], None] | None) -> None:
         import time
 
         try:
             import docker  # noqa: F401  # before the clock starts: it is no part of the daemon's answer
-        except ImportError as problem:
+        except Exception as problem:  # whatever is wrong with it must not leave anybody waiting
             self._problem = Unreachable(f"the docker package can't be imported: {problem}", "install the shim anew")
         self._started = time.monotonic()
         self._ready.set()
@@ -395,10 +397,10 @@ class Inquiry:
         if then is not None:
             try:
                 then()
-            except ImportError:  # whoever needs it will say so
+            except Exception:  # noqa: S110  # whoever needs what wasn't prepared will say so
                 pass
 
-    def answer(self, timeout: float) -> str | None:
+    def answer(self, timeout: float) -> Any:
         """Return the answer; the thread has ended then, unless there was none.
 
         Args:

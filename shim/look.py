@@ -159,9 +159,10 @@ class Look:
         if self.daemon is None or self.facts.engine == "silent":
             return None
         try:
-            return self.daemon.about()
+            about: About = engine.Inquiry(self.daemon.about).answer(self.settings.timeout)
         except Unreachable:
             return None
+        return about
 
     def warn(self, sentence: str) -> None:
         """Say a warning, and keep it for the report."""

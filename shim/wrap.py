@@ -78,11 +78,23 @@ def drop_in(real: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _told(begin: Callable[[], _Run], call: Invocation) -> int:
-    """Run, and say what goes wrong in one line."""
+    """Run, and say what goes wrong in one line; a fault of our own fails no build either."""
+    speaker = voice(call.environ, call.flags)
     try:
-        return begin().run()
+        run = begin()
+        try:
+            return run.run()
+        except ShimError:
+            raise
+        except Exception as problem:
+            speaker.say(
+                "warn", f"a fault of the shim itself, please report it: {problem!r}; the phase's own status counts"
+            )
+            if run.ending is not None:
+                return run.ending.code
+            process.become(run.path, run.call.argv, run.call.environ)
     except ShimError as problem:
-        voice(call.environ, call.flags).say("error", with_tip(problem))
+        speaker.say("error", with_tip(problem))
         return problem.exit_code
 
 
@@ -205,7 +217,6 @@ class _Run(Look):
 
     def _finish(self, row: Row) -> int:
         """Write, say it, and become the phase or return its status."""
-        argv, copy = self._arguments(row)
         row = self._write(row)
         code = self.ending.code if self.ending else None
         try:
@@ -221,6 +232,7 @@ class _Run(Look):
             self._tell(row)
             self._report(row, code)
             return code
+        argv, copy = self._arguments(row)
         self._tell(row)
         if copy is None:
             self._report(row, None)

@@ -267,3 +267,22 @@ def test_a_pipe_that_breaks_under_stderr_changes_nothing(known: Shim, layers: La
     subprocess.run(command, env=known.env, check=True, timeout=60)
     assert (layers.path.parent / "code").read_text() == "0\n"
     assert layers.reference == ID
+
+
+@pytest.mark.parametrize("package", ["docker", "tomlkit"])
+def test_a_fault_of_the_shim_itself_fails_no_build(
+    known: Shim, layers: Layers, tmp_path: pathlib.Path, package: str
+) -> None:
+    """An installation that is broken: the package is there and can't be imported."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / f"{package}.py").write_text("raise RuntimeError('broken')\n")
+    phase = program(tmp_path / "restorer", "#!/bin/sh\necho ran\n")
+    ended = known.run(phase, PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
+    assert (ended.code, ended.out, layers.reference) == (0, "ran\n", "r:1")
+    assert "broken" in ended.err
+    assert ended.err.count("\n") == 1
+    layers.write(f"r@sha256:{ID}", "r:1")
+    phase = program(tmp_path / "exporter", "#!/bin/sh\necho ran\nexit 9\n")
+    ended = known.run(phase, "-daemon", "app", PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
+    assert (ended.code, ended.out) == (9, "ran\n")
+    assert "broken" in ended.err

@@ -145,6 +145,24 @@ def test_a_fault_of_the_daemon_costs_the_time_limit_at_most_and_no_build(
         assert ended.err.count("\n") == 1, ended.err
 
 
+@pytest.mark.parametrize("info", [text(200, b"[]"), text(200, b'{"DriverStatus": 7}'), hang, close])
+def test_a_daemon_that_can_not_tell_about_itself_is_left_out_of_the_report(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], info: Answer
+) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.path.endswith("/info"):
+            info(request)
+        else:
+            text(200, json.dumps({"Id": f"sha256:{ID}"}).encode())(request)
+
+    layers.write("r:1", "r:1")
+    began = time.monotonic()
+    ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=faulty(answer).url)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID)
+    assert "engine" not in ended.report
+    assert time.monotonic() - began < 4
+
+
 def test_a_fault_in_the_version_is_the_same(shim: Shim, layers: Layers, faulty: Callable[..., Faulty]) -> None:
     layers.write("r:1", "r:1")
     for version in (text(200, b"[]"), text(200, b'{"ApiVersion": 3}'), text(200, b'{"ApiVersion": "x"}'), close):
