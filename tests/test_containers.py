@@ -24,6 +24,9 @@ from shim.errors import ShimError
 from tests import real
 from tests.conftest import EXTENSION, GROUP, ID, SHIM, Ran, Shim, analyzed_toml
 from tests.test_process import wait_for
+from tests.test_real import CASES, SWITCHED, Ground, ground, made
+
+__all__ = ["ground", "made"]
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="makes roots and containers, which needs root")
 
@@ -214,7 +217,7 @@ class Box:
 
     def start(self, phase: str, *arguments: str, socket: str | None, user: str, tty: bool, **environ: str) -> str:
         binds = [f"{self.layers}:/layers"] + ([f"{socket}:/var/run/docker.sock"] if socket else [])
-        host = self.client.create_host_config(binds=binds, network_mode="none", read_only=True)
+        host = self.client.create_host_config(binds=binds, network_mode="host", read_only=True)
         made = self.client.create_container(
             self.image,
             [f"/cnb/lifecycle/{phase}", *arguments],
@@ -434,3 +437,65 @@ def children_of(pid: str) -> list[str]:
 
 def wait_for_log(box: Box, container: str, text: str) -> None:
     wait_for(lambda: text in box.client.logs(container).decode())
+
+
+# The table of run images, inside.
+
+
+@pytest.fixture(params=["distroless", "debian"])
+def standin_box(
+    request: pytest.FixtureRequest,
+    real_parts: tuple[real.Engine, real.Registry],
+    bundle: pathlib.Path,
+    tmp_path: pathlib.Path,
+    shim: Shim,
+    roots: dict[str, Any],
+) -> Box:
+    """Both kinds of image with the stand-in lifecycle, which the bundle's own interpreter runs."""
+    engine, _ = real_parts
+    name = f"standin/{request.param}"
+    if name not in roots:
+        place = tmp_path / "standin" / "lifecycle"
+        shutil.copytree(shim.lifecycle, place, symlinks=True)
+        text = (place / "lifecycle").read_text().partition("\n")[2]
+        (place / "lifecycle").write_text(f"#!/cnb/lifecycle/{bundling.NAME}/bin/python3 -IS\n{text}")
+        root = distroless(place) if request.param == "distroless" else debian(place, tmp_path)
+        engine.client.import_image_from_data(root, repository=name, tag="bare")
+        options = ["--tag", f"{name}:shim", "--bundle", str(bundle)]
+        ended = shim.call(*SHIM, "builder", f"{name}:bare", *options, DOCKER_HOST=engine.url)
+        assert ended.code == 0, ended.err
+        roots[name] = True
+    return Box(engine.client, f"{name}:shim", tmp_path)
+
+
+HOW = {
+    "root with the socket": ("0", True),
+    "root without the socket": ("0", False),
+    "user 1000 with a socket that isn't its to open": ("1000", True),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("case", [case for case in CASES if case != "absent"])
+@pytest.mark.parametrize("how", HOW)
+def test_the_table_of_run_images_inside(standin_box: Box, ground: Ground, case: str, how: str) -> None:
+    box, (user, mounted) = standin_box, HOW[how]
+    socket = ground.engine.url.removeprefix("unix://")
+    os.chmod(socket, 0o660)
+    name = ground.lay(case)
+    base = f"{ground.registry.host}/run/base:1.0"
+    app = f"{ground.registry.host}/app/inside:1"
+    os.chown(box.layers, 1000, 1000)
+    users: Any = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
+    switch: Any = {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "" if case == "no-extension" else "1"}
+    for phase, arguments, runs_as, has_socket in (
+        ("analyzer", ["-daemon", "-run-image", base, app], "0", True),
+        ("detector", [], "1000", False),
+        ("restorer", [], user, mounted),
+        ("exporter", ["-daemon", app], "0", True),
+    ):
+        ended = box.run(phase, *arguments, socket=socket if has_socket else None, user=runs_as, **users, **switch)
+        assert ended.code == 0, (phase, ended.err, ended.out)
+        if phase == "restorer" and case in SWITCHED:
+            assert ended.outcome == ("prevented" if how == "root with the socket" else "kept-name")
+    assert ground.engine.id_of(app) == ground.engine.id_of(name or base)
