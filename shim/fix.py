@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from shim import analyzed, files, policy
 from shim.errors import BrokenFile, EditRefused, MissingFile, NotRepaired, WrongUse
 from shim.look import Look, with_tip
 from shim.model import Record
-from shim.report import Report, write_report
+from shim.report import write_report
 from shim.say import voice
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ class _Fix(Look):
 
     def __init__(self, call: Invocation, chosen: Settings, wishes: Wishes) -> None:
         super().__init__(call, chosen, voice(call.environ, call.flags))
-        self.began = time.monotonic()
         self.wishes = wishes
         self.certainty: Certainty = "unknown"
         self.pristine: Analyzed | None = None
@@ -194,31 +192,20 @@ class _Fix(Look):
 
     def _report(self, row: Row, changed: bool, code: int) -> None:
         before, now = self.before, self.now
-        write_report(
-            self.settings.report,
-            self.voice,
-            Report(
-                phase="fix",
-                platform_api=self.call.platform_api,
-                outcome=row.verdict.outcome,
-                row=row.number,
-                reason=self.sentence(row),
-                warnings=tuple(self.warnings),
-                run_image=self.name() or None,
-                build=None if self.facts.build == "unsaid" else self.facts.build,
-                certainty=self.certainty if before else None,
-                evidence=self.by or None,
-                reference_before=self.pristine.reference if self.pristine else None,
-                reference_after=before.reference if before else None,
-                reference_final=now.reference if now else None,
-                image_id=self.id,
-                engine=self.about_engine() if self.settings.report else None,
-                exit_code=code,
-                changed=changed,
-                dry_run=self.wishes.dry_run,
-                seconds=round(time.monotonic() - self.began, 3),
-            ),
+        if self.settings.report is None:
+            return
+        report = self.report_of(
+            row,
+            phase="fix",
+            certainty=self.certainty if before else None,
+            reference_before=self.pristine.reference if self.pristine else None,
+            reference_after=before.reference if before else None,
+            reference_final=now.reference if now else None,
+            exit_code=code,
+            changed=changed,
+            dry_run=self.wishes.dry_run,
         )
+        write_report(self.settings.report, self.voice, report)
 
 
 def _show_diff(now: Analyzed, new: bytes) -> None:

@@ -5,17 +5,22 @@ No more is read or asked than the rows need.
 
 from __future__ import annotations
 
+import time
+
 from shim import analyzed, engine, files, group, note, policy
 from shim.errors import BrokenFile, MissingFile, ShimError, Unreachable
 from shim.model import Clues, Facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.analyzed import Analyzed
     from shim.engine import About, Address, Daemon, Inquiry
     from shim.invocation import Invocation
     from shim.policy import Row
     from shim.process import Ending
+    from shim.report import Report
     from shim.say import Voice
     from shim.settings import Settings
 
@@ -28,6 +33,7 @@ class Look:
 
     def __init__(self, call: Invocation, chosen: Settings, speaker: Voice) -> None:
         """Begin with what the call itself says."""
+        self.began = time.monotonic()
         self.call = call
         self.settings = chosen
         self.voice = speaker
@@ -153,6 +159,25 @@ class Look:
             self.facts = self.facts.but(
                 resolves="nowhere" if found is None else "same" if found == self.id else "other"
             )
+
+    def report_of(self, row: Row, **more: Any) -> Report:
+        """Return a report of what is known, and of what else is given."""
+        from shim.report import Report  # only for those who ask for one
+
+        return Report(
+            platform_api=self.call.platform_api,
+            outcome=row.verdict.outcome,
+            row=row.number,
+            reason=self.sentence(row),
+            warnings=tuple(self.warnings),
+            run_image=self.name() or None,
+            build=None if self.facts.build == "unsaid" else self.facts.build,
+            evidence=self.by or None,
+            image_id=self.id,
+            engine=self.about_engine(),
+            seconds=round(time.monotonic() - self.began, 3),
+            **more,
+        )
 
     def about_engine(self) -> About | None:
         """Ask the daemon what it is, if it answered before."""

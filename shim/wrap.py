@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from shim import analyzed, engine, files, group, invocation, note, policy, process, settings
 from shim.errors import (
@@ -102,7 +101,6 @@ class _Run(Look):
     """One run of a wrapped phase: the facts so far, and what to do next."""
 
     def __init__(self, call: Invocation, options: Mapping[str, str]) -> None:
-        self.began = time.monotonic()
         self.path = process.find(call.program, call.environ)
         self.affected = call.phase != "other" and not call.about and call.api == "affected"
         chosen = settings.read(options, call.environ, only_report=not self.affected)
@@ -272,30 +270,19 @@ class _Run(Look):
     def _report(self, row: Row, code: int | None) -> None:
         if self.settings.report is None:
             return
-        from shim.report import Report, write_report
+        from shim.report import write_report
 
-        before, now = self.before, self.now
-        current = now.reference if now else None
-        report = Report(
+        current = self.now.reference if self.now else None
+        report = self.report_of(
+            row,
             phase=self.call.phase,
-            platform_api=self.call.platform_api,
-            outcome=row.verdict.outcome,
-            row=row.number,
-            reason=self.sentence(row),
-            warnings=tuple(self.warnings),
-            run_image=self.name() or None,
-            build=None if self.facts.build == "unsaid" else self.facts.build,
-            certainty=policy.certainty(self.facts) if before else None,
-            evidence=self.by or None,
-            reference_before=before.reference if before else None,
+            certainty=policy.certainty(self.facts) if self.before else None,
+            reference_before=self.before.reference if self.before else None,
             reference_after=current if self.runs else None,
             reference_final=self.final or current,
-            image_id=self.id,
             pulled=self.pulled,
-            engine=self.about_engine(),
             command=tuple(self.call.argv),
             exit_code=code,
             runs=self.runs or None,
-            seconds=round(time.monotonic() - self.began, 3),
         )
         write_report(self.settings.report, self.voice, report)

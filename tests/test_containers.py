@@ -285,28 +285,30 @@ def box(
     lifecycle_directory: pathlib.Path,
     tmp_path: pathlib.Path,
     shim: Shim,
-    roots: dict[str, Any],
+    roots: set[str],
 ) -> Box:
     """Both kinds of image, derived by the command."""
     engine, _ = real_parts
-    kind = request.param
-    if kind not in roots:
-        lifecycle = lifecycle_directory
-        root = distroless(lifecycle) if kind == "distroless" else debian(lifecycle, tmp_path)
-        engine.client.import_image_from_data(root, repository=f"box/{kind}", tag="bare", changes=["USER 1000"])
-        ended = shim.call(
-            *(*SHIM, "builder", f"box/{kind}:bare", "--tag", f"box/{kind}:shim", "--bundle", str(bundle)),
-            *("--env", "ANALYZED_SHIM_TIMEOUT=3"),
-            DOCKER_HOST=engine.url,
-        )
-        assert ended.code == 0, ended.err
-        roots[kind] = True
-    return Box(engine.client, f"box/{kind}:shim", tmp_path)
+    image = f"box/{request.param}"
+    if image not in roots:
+        root = distroless(lifecycle_directory) if "distroless" in image else debian(lifecycle_directory, tmp_path)
+        derive(engine, shim, image, root, bundle, "--env", "ANALYZED_SHIM_TIMEOUT=3")
+        roots.add(image)
+    return Box(engine.client, f"{image}:shim", tmp_path)
+
+
+def derive(engine: real.Engine, shim: Shim, image: str, root: bytes, bundle: pathlib.Path, *options: str) -> None:
+    """Make an image of a root, and derive one from it by the command."""
+    engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000"])
+    command = [*SHIM, "builder", f"{image}:bare", "--tag", f"{image}:shim", "--bundle", str(bundle), *options]
+    ended = shim.call(*command, DOCKER_HOST=engine.url)
+    assert ended.code == 0, ended.err
 
 
 @pytest.fixture(scope="session")
-def roots() -> dict[str, Any]:
-    return {}
+def roots() -> set[str]:
+    """The images that were derived already."""
+    return set()
 
 
 @needs_root
@@ -449,23 +451,20 @@ def standin_box(
     bundle: pathlib.Path,
     tmp_path: pathlib.Path,
     shim: Shim,
-    roots: dict[str, Any],
+    roots: set[str],
 ) -> Box:
     """Both kinds of image with the stand-in lifecycle, which the bundle's own interpreter runs."""
     engine, _ = real_parts
-    name = f"standin/{request.param}"
-    if name not in roots:
+    image = f"standin/{request.param}"
+    if image not in roots:
         place = tmp_path / "standin" / "lifecycle"
         shutil.copytree(shim.lifecycle, place, symlinks=True)
         text = (place / "lifecycle").read_text().partition("\n")[2]
         (place / "lifecycle").write_text(f"#!/cnb/lifecycle/{bundling.NAME}/bin/python3 -IS\n{text}")
-        root = distroless(place) if request.param == "distroless" else debian(place, tmp_path)
-        engine.client.import_image_from_data(root, repository=name, tag="bare")
-        options = ["--tag", f"{name}:shim", "--bundle", str(bundle)]
-        ended = shim.call(*SHIM, "builder", f"{name}:bare", *options, DOCKER_HOST=engine.url)
-        assert ended.code == 0, ended.err
-        roots[name] = True
-    return Box(engine.client, f"{name}:shim", tmp_path)
+        root = distroless(place) if "distroless" in image else debian(place, tmp_path)
+        derive(engine, shim, image, root, bundle)
+        roots.add(image)
+    return Box(engine.client, f"{image}:shim", tmp_path)
 
 
 HOW = {

@@ -68,6 +68,22 @@ def test_the_variables_say_who_the_user_is_too(shim: Shim, owned: Layers) -> Non
     assert (ended.outcome, owned.toml.stat().st_uid) == ("prevented", 1000)
 
 
+def plant(path: pathlib.Path, kind: str, target: pathlib.Path) -> None:
+    """Put something else than a file of its own in a file's place."""
+    if kind == "link":
+        path.symlink_to(target)
+    elif kind == "hard link":
+        os.link(target, path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text(target.read_text())
+        os.chown(path, 1234 if kind == "another owner" else 0, 0)
+        path.chmod(0o644 if kind == "another owner" else 0o600)
+
+
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "another owner", "unreadable"])
 @pytest.mark.parametrize("phase", ["restorer", "exporter"])
 def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
@@ -77,18 +93,7 @@ def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
     target.write_text(analyzed_toml(f"r@sha256:{ID}", "r:1"))
     target.chmod(0o644)
     owned.toml.unlink()
-    if kind == "link":
-        owned.toml.symlink_to(target)
-    elif kind == "hard link":
-        os.link(target, owned.toml)
-    elif kind == "pipe":
-        os.mkfifo(owned.toml)
-    elif kind == "directory":
-        owned.toml.mkdir()
-    else:
-        owned.toml.write_text(target.read_text())
-        os.chown(owned.toml, 1234 if kind == "another owner" else 0, 0)
-        owned.toml.chmod(0o644 if kind == "another owner" else 0o600)
+    plant(owned.toml, kind, target)
     before = target.read_bytes(), target.stat().st_mtime_ns
     path = program(tmp_path / phase, "#!/bin/sh\nexit 23\n")
     ended = shim.run(path, *USER, "-daemon", "app")
@@ -105,17 +110,7 @@ def test_what_was_planted_as_the_note_tells_nothing(
 ) -> None:
     target = tmp_path / "note.toml"
     target.write_text("daemon = false\n")
-    if kind == "link":
-        owned.note.symlink_to(target)
-    elif kind == "hard link":
-        os.link(target, owned.note)
-    elif kind == "pipe":
-        os.mkfifo(owned.note)
-    elif kind == "directory":
-        owned.note.mkdir()
-    else:
-        owned.note.write_text("daemon = false\n")
-        os.chown(owned.note, 1234, 1234)
+    plant(owned.note, kind, target)
     ended = shim.run("restorer", *USER, ANALYZED_SHIM_DAEMON="")
     assert ended.code in (0, 1)
     assert str(owned.note) in ended.err
