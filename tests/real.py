@@ -141,9 +141,20 @@ def dockerd(directory: pathlib.Path) -> Iterator[Engine]:
     command += ["--iptables=false", "--ip6tables=false", "--bridge=none"]
     for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
         command += [option, str(directory / name)]
-    with _started(command, directory / "dockerd.log") as process:
-        _wait(lambda: _listens(sock), process, directory / "dockerd.log")
-        yield Engine(f"unix://{sock}")
+    try:
+        with _started(command, directory / "dockerd.log") as process:
+            _wait(lambda: _listens(sock), process, directory / "dockerd.log")
+            yield Engine(f"unix://{sock}")
+    finally:
+        _unmount_below(directory)
+
+
+def _unmount_below(directory: pathlib.Path) -> None:
+    """Unmount what dockerd leaves mounted when it ends, such as its network namespace."""
+    mounts = [line.split()[1] for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 def _answers(url: str) -> bool:

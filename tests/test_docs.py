@@ -38,6 +38,25 @@ def test_the_readme_names_every_option_variable_and_exit_code() -> None:
         assert re.search(rf"\b{error.exit_code}\b", README)
 
 
+def test_the_environment_page_names_every_variable_that_the_code_reads() -> None:
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text()
+    read = set()
+    for path in (ROOT / "shim").glob("*.py"):
+        read |= set(re.findall(r'"((?:CNB|DOCKER|ANALYZED_SHIM)_[A-Z_]+)"', path.read_text()))
+    read.discard("CNB_BUILD_IMAGE")  # only looked at by check
+    assert len(read) > 12
+    for variable in read:
+        assert f"`{variable}`" in page, variable
+
+
+def test_completion_and_its_installation_are_there(shim: Shim) -> None:
+    environ = {"COMP_WORDS": "analyzed-shim fi", "COMP_CWORD": "1", "_ANALYZED_SHIM_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'analyzed-shim'; from shim.cli import main; main()"]
+    ended = shim.call(*command, PYTHONPATH=str(ROOT), **environ)
+    assert ended.out.split() == ["fix"]
+    assert "--install-completion" in shim.call(*SHIM, "--help", COLUMNS="200").out
+
+
 def test_help_names_every_option_and_variable(shim: Shim) -> None:
     text = shim.call(*SHIM, "run", "--help", COLUMNS="240").out
     for name, variable in settings.VARIABLES.items():
