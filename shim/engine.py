@@ -376,7 +376,10 @@ class Inquiry:
         self._answer: Any = None
         self._problem: Unreachable | None = None
         self._thread = threading.Thread(target=self._run, args=(ask, then), daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no room for another thread
+            self._run(ask, then)
 
     def _run(self, ask: Callable[[], Any], then: Callable[[], None] | None) -> None:
         import time
@@ -415,7 +418,8 @@ class Inquiry:
         self._ready.wait()
         if not self._answered.wait(self._started + timeout - time.monotonic()):
             raise Unreachable(f"the daemon gave no answer in {timeout:g} s", "give it longer with --timeout")
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._problem is not None:
             raise self._problem
         return self._answer

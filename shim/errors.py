@@ -29,6 +29,12 @@ class CannotRun(ShimError):
     exit_code = 126
 
 
+class CannotStart(ShimError):
+    """There is no room for another process."""
+
+    exit_code = 126
+
+
 class NotThere(ShimError):
     """The phase isn't there."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from shim.errors import CannotRun, NotThere
+from shim.errors import CannotRun, CannotStart, NotThere
 from shim.model import Record
 
 TYPE_CHECKING = False
@@ -116,6 +116,7 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
 
     Raises:
         CannotRun: it can't be run.
+        CannotStart: there is no room for another process.
 
     """
     forwarded = _signal.valid_signals() - _NOT_FORWARDED
@@ -125,6 +126,8 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
         try:
             child = os.posix_spawn(path, argv, environ, setsigmask=before, setsigdef=_CHANGED_BY_PYTHON)
         except OSError as problem:
+            if problem.errno in (errno.EAGAIN, errno.ENOMEM):
+                raise CannotStart(f"no process can be started: {problem.strerror}", "raise the limit") from None
             raise _cannot_run(path, problem) from None
         meanwhile()
         while True:

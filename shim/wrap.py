@@ -8,6 +8,7 @@ from shim import analyzed, engine, files, group, invocation, note, policy, proce
 from shim.errors import (
     BrokenFile,
     CannotRun,
+    CannotStart,
     EditRefused,
     MissingFile,
     NotInDaemon,
@@ -173,6 +174,9 @@ class _Run(Look):
         argv, copy = self._arguments(row)
         try:
             self.ending = process.run(self.path, argv, self.call.environ, meanwhile)
+        except CannotStart as problem:  # becoming it takes no more room than the bare phase
+            self.warn(f"{with_tip(problem)}; becoming the {self.call.phase}, which nothing is put right after")
+            process.become(self.path, argv, self.call.environ)
         finally:
             if copy:
                 files.remove_copy(copy)

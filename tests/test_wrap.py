@@ -9,6 +9,7 @@ import pty
 import stat
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -274,32 +275,57 @@ def test_5_an_empty_reference_gets_its_name(shim: Shim, layers: Layers) -> None:
     assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1")
 
 
+AS_USER = (
+    "import json, os, resource, socket, sys; sys.path.insert(0, os.getcwd())\n"
+    "import shim.__main__ as main, shim.report\n"
+    "os.setgroups([]); os.setgid(1000); os.setuid(1000)\n"
+)
+"""Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""
+
+
+def as_user(shim: Shim, layers: Layers, code: str, *command: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
+    """Run the shim as user 1000, to whom the layers belong; return the exit code, its lines and the report."""
+    shim.unmeasured()
+    for path in (shim.directory, layers.path, layers.toml, layers.group):
+        os.chown(path, 1000, 1000)
+    for parent in shim.directory.parents[:3]:
+        if parent != pathlib.Path("/tmp"):
+            parent.chmod(0o755)
+    report = shim.directory / "report.json"
+    full = [sys.executable, "-c", f"{AS_USER}{code}\nsys.exit(main.main())", *command]
+    env = {**shim.env, "ANALYZED_SHIM_REPORT": str(report), **environ}
+    ended = subprocess.run(full, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.returncode, ended.stderr, json.loads(report.read_text()) if report.exists() else {}
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
 @pytest.mark.parametrize("option", [(), ("--daemon",)])
 def test_5_a_socket_that_is_not_ours_to_open(
     shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
 ) -> None:
-    shim.unmeasured()
     layers.write(parts.name, parts.name)
-    parts_socket = tmp_path / "engine.sock"
-    parts_socket.chmod(0o660)
-    for path in (tmp_path, layers.path, layers.toml, layers.group):
-        os.chown(path, 1000, 1000)
-    for parent in tmp_path.parents[:3]:
-        if parent != pathlib.Path("/tmp"):
-            parent.chmod(0o755)
-    report = tmp_path / "report.json"
-    code = (
-        "import getopt, json, os, sys; sys.path.insert(0, os.getcwd()); import shim.__main__ as main, shim.report;"
-        "os.setgroups([]); os.setgid(1000); os.setuid(1000); sys.exit(main.main())"
-    )
-    command = [sys.executable, "-c", code, "run", *option, "--", str(program(tmp_path / "restorer", "#!/bin/sh\n"))]
-    env = {**shim.env, "ANALYZED_SHIM_REPORT": str(report), **parts.at}
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == 0, ended.stderr
-    told = json.loads(report.read_text())
-    assert (told["outcome"], told["certainty"]) == ("kept-name", "known" if option else "likely")
-    assert "isn't ours to open" in ended.stderr
+    (tmp_path / "engine.sock").chmod(0o660)
+    phase = str(program(tmp_path / "restorer", "#!/bin/sh\n"))
+    code, err, report = as_user(shim, layers, "", "run", *option, "--", phase, **parts.at)
+    assert code == 0, err
+    assert (report["outcome"], report["certainty"]) == ("kept-name", "known" if option else "likely")
+    assert "isn't ours to open" in err
+    assert layers.reference == parts.name
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
+@pytest.mark.parametrize("option", [(), ("--daemon",)])
+def test_where_there_is_no_room_for_a_process_it_becomes_the_phase(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
+) -> None:
+    layers.write(parts.name, parts.name)
+    (tmp_path / "engine.sock").chmod(0o666)
+    phase = str(program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n"))
+    limit = "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))"
+    code, err, _ = as_user(shim, layers, limit, "run", *option, "--", phase, **parts.at)
+    assert code == 7, err
+    assert "no process can be started" in err
     assert layers.reference == parts.name
 
 
