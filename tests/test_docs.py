@@ -130,6 +130,8 @@ def test_the_shell_parts_of_the_documents_run(
     The bundle is there already, and deriving images of a registry that has none only prints; other tests do both.
     """
     (tmp_path / "bundle").symlink_to(bundle)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(tmp_path / "tools")
     lifecycle = tmp_path / "cnb" / "lifecycle"
     shutil.copytree(shim.lifecycle, lifecycle, symlinks=True)
     tools = tmp_path / "tools"
