@@ -416,6 +416,21 @@ def test_a_dead_socket_keeps_the_name_and_a_registry_build_is_left_alone(box: Bo
 
 
 @needs_root
+def test_check_inside_says_which_phases_are_wrapped_and_what_is_wrong(
+    box: Box, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    engine, _ = real_parts
+    socket = engine.url.removeprefix("unix://")
+    os.chmod(socket, 0o660)
+    box.lay("r:1", "r:1")
+    for mounted, what in ((socket, "/var/run/docker.sock isn't ours to open"), (None, "there is no daemon's socket")):
+        ended = box.run(f"{bundling.NAME}/bin/analyzed-shim", "check", socket=mounted, user="1000")
+        assert ended.code == 0, ended.err
+        assert "wrapped        analyzer, restorer, exporter\n" in ended.out
+        assert what in ended.out
+
+
+@needs_root
 @pytest.mark.parametrize("tty", [False, True])
 def test_as_process_1_signals_reach_the_phase_and_orphans_are_reaped(
     box: Box, tty: bool, real_parts: tuple[real.Engine, real.Registry]
