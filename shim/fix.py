@@ -168,8 +168,14 @@ class _Fix(Look):
         self.voice.say(level, f"{sentence}: {would}{row.verdict.outcome}")
         self._report(row, changed, code)
         if not self.wishes.dry_run and self.pristine is not None and row.verdict.outcome != "unrepaired":
-            os.unlink(self.wishes.snapshot)
+            self._remove_snapshot()
         return code
+
+    def _remove_snapshot(self) -> None:
+        try:
+            os.unlink(self.wishes.snapshot)
+        except OSError as problem:
+            self.voice.say("warn", f"{self.wishes.snapshot} can't be removed: {problem.strerror}")
 
     def _change(self, row: Row) -> tuple[Row, bool]:
         """Do or show what is to be written; say whether that is a change."""

@@ -219,6 +219,14 @@ def test_a_file_that_can_not_be_written_is_unrepaired(shim: Shim, rewritten: Lay
         assert ended.returncode == code, ended.stderr
         assert ended.stderr.rstrip().endswith(": unrepaired")
     assert rewritten.reference == parts.digest
+    shim.call(*SHIM, "snapshot")
+    rewritten.write("r:1", "r:1")
+    ended = subprocess.run(
+        [*full, "--daemon"], env={**shim.env, **parts.at}, capture_output=True, text=True, check=True
+    )
+    first, second = ended.stderr.splitlines()
+    assert first.endswith(": passed-through")
+    assert "analyzed-shim.snapshot.toml can't be removed" in second
 
 
 @pytest.mark.parametrize("api", ["0.10", "0.11"])
