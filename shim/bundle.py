@@ -13,11 +13,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from shim.errors import ShimError
+from shim.invocation import WRAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PHASES = ("analyzer", "restorer", "exporter")
 NAME = "analyzed-shim.d"
 """The bundle's directory in a lifecycle directory."""
 LIMIT = 200
@@ -74,7 +74,7 @@ def install(directory: str, bundle: str, at: str | None = None) -> None:
         os.rename(place / NAME, old)
     os.rename(new, place / NAME)
     shutil.rmtree(old, ignore_errors=True)
-    for phase in PHASES:
+    for phase in WRAPPED:
         _put(place, phase, _SCRIPT.format(at=final))
 
 
@@ -100,7 +100,7 @@ def uninstall(directory: str) -> None:
     """
     place = pathlib.Path(directory)
     _check_lifecycle(place)
-    for phase in PHASES:
+    for phase in WRAPPED:
         real = place / f"{phase}.real"
         if _is_ours(place / phase) and os.path.lexists(real):
             os.replace(real, place / phase)
@@ -111,7 +111,7 @@ def uninstall(directory: str) -> None:
 
 
 def _check_lifecycle(place: pathlib.Path) -> None:
-    missing = [phase for phase in PHASES if not os.path.lexists(place / phase)]
+    missing = [phase for phase in WRAPPED if not os.path.lexists(place / phase)]
     if missing:
         raise NoLifecycle(
             f"{place} isn't a lifecycle directory: there is no {', '.join(missing)}",
@@ -132,7 +132,7 @@ def _put(place: pathlib.Path, phase: str, script: str) -> None:
 
 
 def _temporaries(place: pathlib.Path) -> Iterator[pathlib.Path]:
-    for phase in PHASES:
+    for phase in WRAPPED:
         yield place / f".{phase}.keep"
         yield place / f".{phase}.shim"
 

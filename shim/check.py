@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shim import policy
 from shim.errors import Unreachable
+from shim.invocation import WRAPPED
 from shim.look import Look
 from shim.model import Record, fields
 from shim.report import SCHEMA
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from shim.settings import Settings
 
     Severity = Literal["error", "warning", "note"]
-
-WRAPPED = ("analyzer", "restorer", "exporter")
 
 
 class Finding(Record):

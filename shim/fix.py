@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from shim.policy import Row
     from shim.settings import Settings
 
-_FAILING = ("unrepaired", "not-in-daemon")
-
 
 class Wishes(Record):
     """What `fix` was asked for beside its settings."""
@@ -156,7 +154,7 @@ class _Fix(Look):
     def _finish(self, row: Row) -> int:
         row, changed = self._change(row)
         sentence = self.sentence(row)
-        failed = self.settings.strict and row.verdict.outcome in _FAILING
+        failed = self.settings.strict and row.verdict.outcome in policy.FAILING
         code = NotRepaired.exit_code if failed else int(changed and self.wishes.exit_code)
         if row.verdict.level in ("warn", "error"):
             self.warnings.append(sentence)
@@ -184,17 +182,17 @@ class _Fix(Look):
         assert self.now is not None
         reference = (self.id if row.verdict.write == "id" else self.now.image) or ""
         try:
-            new = analyzed.edit(self.now.path, self.now.data, reference)
-            if self.wishes.diff:
-                _show_diff(self.now, new)
+            if self.wishes.diff or self.wishes.dry_run:
+                new = analyzed.edit(self.now.path, self.now.data, reference)
+                if self.wishes.diff:
+                    _show_diff(self.now, new)
             if not self.wishes.dry_run:
                 analyzed.write_reference(self.now, reference)
         except (EditRefused, MissingFile, BrokenFile) as problem:
-            self.detail = with_tip(problem)
-            verdict = row.verdict.but(outcome="unrepaired", level="warn")
-            return row.but(verdict=verdict, because="{problem}; run-image.reference should be {wanted}"), False
+            return self.unrepaired(row, problem), False
+        changed = reference != self.now.reference
         self.now = self.now.but(reference=reference)
-        return row, new != self.now.data
+        return row, changed
 
     def _report(self, row: Row, changed: bool, code: int) -> None:
         before, now = self.before, self.now

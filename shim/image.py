@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from shim import bundle as bundling
 from shim import engine
 from shim.errors import ShimError
+from shim.invocation import WRAPPED
 from shim.model import Record
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def derive(daemon: engine.Daemon, wanted: Derived, tell: Callable[[str], None]) 
         packed = daemon.copy_out(container, LIFECYCLE)
         with tempfile.TemporaryDirectory() as name:
             changed = _install(packed, pathlib.Path(name), wanted.bundle)
-        tell(f"copying {LIFECYCLE} in, with the shim in the places of {', '.join(bundling.PHASES)}")
+        tell(f"copying {LIFECYCLE} in, with the shim in the places of {', '.join(WRAPPED)}")
         daemon.copy_in(container, os.path.dirname(LIFECYCLE), changed)
         image_id = daemon.commit(container, wanted.tag, wanted.environment)
     finally:

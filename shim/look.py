@@ -194,6 +194,12 @@ class Look:
         self.warnings.append(sentence)
         self.voice.say("warn", sentence)
 
+    def unrepaired(self, row: Row, problem: ShimError) -> Row:
+        """Return the row with what came of it: what it should have written couldn't be."""
+        self.detail = with_tip(problem)
+        verdict = row.verdict.but(outcome="unrepaired", level="warn")
+        return row.but(verdict=verdict, because="{problem}; run-image.reference should be {wanted}")
+
     def sentence(self, row: Row) -> str:
         """Return a row's reason, filled in."""
         before, now = self.before, self.now

@@ -86,6 +86,10 @@ EVIDENCE: tuple[Witness, ...] = (
 )
 
 
+FAILING = ("unrepaired", "not-in-daemon")
+"""The outcomes that `--strict` makes an error of."""
+
+
 def weigh(clues: Clues) -> Evidence:
     """Say which build it is, by the first witness that speaks."""
     for witness in EVIDENCE:

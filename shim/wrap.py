@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from shim.invocation import Invocation
     from shim.policy import Row
 
-_FAILING = ("unrepaired", "not-in-daemon")
-"""The outcomes that `--strict` makes an error of."""
-
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Be `analyzed-shim run [OPTIONS] -- PHASE [ARG]...`, and return the exit code.
@@ -224,7 +221,7 @@ class _Run(Look):
         try:
             if row.verdict.run == "refuse":
                 raise NotInDaemon(self.sentence(row), f"docker pull {self.name()}, or another --pull-policy")
-            if not code and self.settings.strict and row.verdict.outcome in _FAILING:
+            if not code and self.settings.strict and row.verdict.outcome in policy.FAILING:
                 raise NotRepaired(self.sentence(row), "leave out --strict to go on all the same")
         except ShimError as problem:
             self._report(row, problem.exit_code)
@@ -257,11 +254,7 @@ class _Run(Look):
         try:
             analyzed.write_reference(self.now, reference, self.call.rights)
         except (EditRefused, MissingFile, BrokenFile) as problem:
-            self.detail = with_tip(problem)
-            return row.but(
-                verdict=row.verdict.but(outcome="unrepaired", level="warn"),
-                because="{problem}; run-image.reference should be {wanted}",
-            )
+            return self.unrepaired(row, problem)
         self.final = reference
         return row
 

@@ -21,6 +21,7 @@ import pytest
 
 from shim import bundle as bundling
 from shim.errors import ShimError
+from shim.invocation import WRAPPED
 from tests import real
 from tests.conftest import EXTENSION, GROUP, ID, SHIM, Ran, Shim, analyzed_toml
 from tests.test_process import wait_for
@@ -74,7 +75,7 @@ def lifecycle_directory(tmp_path: pathlib.Path) -> pathlib.Path:
     source = tmp_path / "phase.c"
     source.write_text(PHASE)
     subprocess.run(["gcc", "-static", "-O1", "-w", "-o", place / "lifecycle", source], check=True)
-    for phase in (*bundling.PHASES, "detector", "builder", "creator"):
+    for phase in (*WRAPPED, "detector", "builder", "creator"):
         (place / phase).symlink_to("lifecycle")
     (place / "launcher").write_text("launcher")
     return place
@@ -99,14 +100,14 @@ def test_installing_twice_is_installing_once_and_uninstalling_leaves_it_as_it_wa
     before = listing(place)
     assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
     installed = listing(place)
-    for phase in bundling.PHASES:
+    for phase in WRAPPED:
         assert os.readlink(place / f"{phase}.real") == "lifecycle"
         assert (place / phase).is_file()
         assert not (place / phase).is_symlink()
     assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
     assert listing(place) == installed
     assert {path.name for path in place.iterdir()} == {*(name for name, _, _ in before), bundling.NAME} | {
-        f"{phase}.real" for phase in bundling.PHASES
+        f"{phase}.real" for phase in WRAPPED
     }
     assert shim.call(*SHIM, "uninstall", str(place)).code == 0
     assert listing(place) == before
