@@ -172,15 +172,42 @@ def registry() -> Iterator[servers.Registry]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def real_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[real.Engine, real.Registry]]:
-    """A real dockerd and a real registry; where they can't be had the test is left out, and under CI an error."""
-    absent = real.missing()
-    reason = f"not installed: {', '.join(absent)}" if absent else "dockerd needs root" if os.getuid() else ""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have every test of a real engine run on each kind, but where its module says on which."""
+    if "real_engine" in metafunc.fixturenames:
+        kinds = getattr(metafunc.module, "ENGINES", real.ENGINES)
+        metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
+
+
+def leave_out_without(*parts: str) -> None:
+    """Leave a test out where real parts can't be had, and under CI make that an error."""
+    absent = [program for part in parts for program in real.missing(part)]
+    reason = f"not installed: {', '.join(absent)}" if absent else "an engine needs root" if os.getuid() else ""
+    if reason and os.environ.get("CI"):
+        raise RuntimeError(f"under CI the real engines and the registry are required: {reason}")
     if reason:
-        if os.environ.get("CI"):
-            raise RuntimeError(f"under CI the real engine and registry are required: {reason}")
         pytest.skip(reason)
-    directory = tmp_path_factory.mktemp("real")
-    with real.registry(directory) as the_registry, real.dockerd(directory) as the_engine:
-        yield the_engine, the_registry
+
+
+@pytest.fixture(scope="session")
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Registry]:
+    """A real registry."""
+    leave_out_without("registry")
+    with real.registry(tmp_path_factory.mktemp("registry")) as the_registry:
+        yield the_registry
+
+
+@pytest.fixture(scope="session")
+def real_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_registry: real.Registry
+) -> Iterator[real.Engine]:
+    """A real engine of the kind that is asked for."""
+    leave_out_without(request.param)
+    with real.engine(request.param, tmp_path_factory.mktemp(request.param), real_registry.host) as the_engine:
+        yield the_engine
+
+
+@pytest.fixture(scope="session")
+def real_parts(real_engine: real.Engine, real_registry: real.Registry) -> tuple[real.Engine, real.Registry]:
+    """Both."""
+    return real_engine, real_registry

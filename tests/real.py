@@ -1,9 +1,14 @@
-"""Real parts: a private dockerd and a private registry, from Debian's packages, ended by what started them."""
+"""Real parts: engines of three kinds and a registry, from Debian's packages, ended by what started them.
+
+The engines differ in what they know of an image that was pulled by its tag: Docker with its classic store the digest
+of the index, Podman every digest; and Docker with the containerd store takes the index digest for the image's ID.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -18,12 +23,19 @@ import docker
 from shim.demo.images import Image
 from shim.demo.lifecycle import split_tag
 
-NEEDED = ("dockerd", "docker-registry", "skopeo")
+ENGINES = ("docker", "podman", "containerd")
+"""Debian bookworm's Docker with the overlay2 store, its Podman, and trixie's Docker with the containerd store."""
+NEEDED = {
+    "registry": ("docker-registry", "skopeo"),
+    "docker": ("dockerd",),
+    "podman": ("podman", "runc"),
+    "containerd": ("mmdebstrap", "unshare"),
+}
 
 
-def missing() -> list[str]:
-    """Return what isn't installed of the programs that real parts need."""
-    return [program for program in NEEDED if shutil.which(program) is None]
+def missing(part: str) -> list[str]:
+    """Return what isn't installed of the programs that a real part needs."""
+    return [program for program in NEEDED[part] if shutil.which(program) is None]
 
 
 def free_port() -> int:
@@ -33,9 +45,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], log: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], log: pathlib.Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    env = {**os.environ, **environ}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, env=env
+        )
     try:
         yield process
     finally:
@@ -88,8 +103,10 @@ def lay_out(directory: pathlib.Path, image: Image) -> None:
 class Engine:
     """A real engine, by its socket."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pid: int, kind: str) -> None:
         self.url = url
+        self.pid = pid
+        self.kind = kind
         self.client = docker.APIClient(base_url=url, version="auto", timeout=30)
 
     def pull(self, name: str) -> None:
@@ -133,20 +150,70 @@ def registry(directory: pathlib.Path) -> Iterator[Registry]:
 
 
 @contextlib.contextmanager
-def dockerd(directory: pathlib.Path) -> Iterator[Engine]:
-    """Start a dockerd with all that is its own in a directory."""
-    sock = directory / "docker.sock"
-    (directory / "daemon.json").write_text("{}")
-    command = ["dockerd", "--host", f"unix://{sock}", "--config-file", str(directory / "daemon.json")]
-    command += ["--iptables=false", "--ip6tables=false", "--bridge=none"]
-    for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
-        command += [option, str(directory / name)]
+def engine(kind: str, directory: pathlib.Path, registry: str) -> Iterator[Engine]:
+    """Start an engine with all that is its own in a directory, which trusts a registry."""
+    sock = directory / "engine.sock"
+    command, environ = _COMMANDS[kind](directory, sock, registry)
     try:
-        with _started(command, directory / "dockerd.log") as process:
-            _wait(lambda: _listens(sock), process, directory / "dockerd.log")
-            yield Engine(f"unix://{sock}")
+        with _started(command, directory / "engine.log", **environ) as process:
+            _wait(lambda: _listens(sock), process, directory / "engine.log")
+            yield Engine(f"unix://{sock}", process.pid, kind)
     finally:
         _unmount_below(directory)
+
+
+_Command = tuple[list[str], dict[str, str]]
+
+
+def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, features: str = "{}") -> _Command:
+    (directory / "daemon.json").write_text(f'{{"features": {features}}}')
+    command = ["dockerd", "--host", f"unix://{sock}", "--config-file", str(directory / "daemon.json")]
+    command += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--insecure-registry", registry]
+    for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
+        command += [option, str(directory / name)]
+    return command, {}
+
+
+def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:
+    """A dockerd in a Debian root of its own; the directory is in there under the same path."""
+    root = debian_root(directory / "trixie", "trixie", "docker.io", "iptables")
+    command, _ = _dockerd(directory, sock, registry, '{"containerd-snapshotter": true}')
+    enter = """set -e; root=$1 shared=$2; shift 2
+        mount --bind "$root" "$root"; cd "$root"; mkdir -p ".$shared" .old
+        for name in proc sys dev; do mount --rbind "/$name" "$name"; done
+        mount -t tmpfs none run; mount -t tmpfs none tmp; mkdir -p ".$shared"; mount --bind "$shared" ".$shared"
+        pivot_root . .old; exec chroot . sh -c 'umount -l /.old; exec "$@"' sh "$@" """
+    inside = ["env", "-u", "TMPDIR", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command]
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", enter, "sh", root, str(directory), *inside], {}
+
+
+def _podman(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:
+    (directory / "tmp").mkdir()
+    (directory / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\nlog_driver = "k8s-file"\n'
+        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'tmp_dir = "{directory}/tmp/libpod"\n[network]\nnetwork_config_dir = "{directory}/networks"\n'
+    )
+    (directory / "registries.conf").write_text(
+        f'unqualified-search-registries = ["docker.io"]\n[[registry]]\nlocation = "{registry}"\ninsecure = true\n'
+    )
+    command = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/runroot"]
+    command += ["--storage-driver", "overlay", "system", "service", "--time=0", f"unix://{sock}"]
+    environ = {"CONTAINERS_CONF": f"{directory}/containers.conf", "TMPDIR": f"{directory}/tmp"}
+    return command, {**environ, "CONTAINERS_REGISTRIES_CONF": f"{directory}/registries.conf"}
+
+
+_COMMANDS = {"docker": _dockerd, "podman": _podman, "containerd": _dockerd_of_trixie}
+
+
+def debian_root(target: pathlib.Path, suite: str, *packages: str) -> str:
+    """Make a minimal Debian root, and return its path."""
+    include = [f"--include={','.join(packages)}"] if packages else []
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", *include, suite, str(target)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    if made.returncode:
+        raise RuntimeError(f"{command!r} failed: {made.stderr[-2000:]}")
+    return str(target)
 
 
 def _unmount_below(directory: pathlib.Path) -> None:

@@ -182,7 +182,14 @@ def test_real_parts(shim: Shim, layers: Layers, real_parts: tuple[real.Engine, r
         engine.pull(name)
         layers.write(name, name)
         told = check(shim, "--registry", **environ)
-        assert (told["engine"]["name"], told["certainty"], told["findings"]) == ("Docker", "likely", [])
+        assert told["certainty"] == "likely"
+        if engine.kind == "podman":  # which knows more digests, and whose socket can't be told to ask the registry
+            assert told["engine"]["name"] == "Podman"
+            assert [finding["severity"] for finding in told["findings"]] == ["note", "note"]
+            return
+        assert told["engine"]["name"] == "Docker"
+        store = "the daemon has the containerd image store, whose image ID is the index digest"
+        assert whats(told) == (store if engine.kind == "containerd" else "")
         registry.push("run/check:1.0", images.multi("moved"))
         assert f"the registry has another image under {name}" in whats(check(shim, "--registry", **environ))
         local = f"{registry.host}/run/local:1.0"

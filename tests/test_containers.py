@@ -29,6 +29,9 @@ from tests.test_real import CASES, SWITCHED, Ground, ground, made
 
 __all__ = ["ground", "made"]
 
+ENGINES = ("docker",)
+"""Of the engines; the platform that starts the containers is one and the same for all of this."""
+
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="makes roots and containers, which needs root")
 
 PHASE = r"""
@@ -290,15 +293,15 @@ def box(
     lifecycle_directory: pathlib.Path,
     tmp_path: pathlib.Path,
     shim: Shim,
-    roots: set[str],
+    roots: set[tuple[str, str]],
 ) -> Box:
     """Both kinds of image, derived by the command."""
     engine, _ = real_parts
     image = f"box/{request.param}"
-    if image not in roots:
+    if (engine.kind, image) not in roots:
         root = distroless(lifecycle_directory) if "distroless" in image else debian(lifecycle_directory, tmp_path)
         derive(engine, shim, image, root, bundle, "--env", "ANALYZED_SHIM_TIMEOUT=3")
-        roots.add(image)
+        roots.add((engine.kind, image))
     return Box(engine.client, f"{image}:shim", tmp_path)
 
 
@@ -311,8 +314,8 @@ def derive(engine: real.Engine, shim: Shim, image: str, root: bytes, bundle: pat
 
 
 @pytest.fixture(scope="session")
-def roots() -> set[str]:
-    """The images that were derived already."""
+def roots() -> set[tuple[str, str]]:
+    """The images that were derived already, and the kind of engine that has them."""
     return set()
 
 
@@ -471,19 +474,19 @@ def standin_box(
     bundle: pathlib.Path,
     tmp_path: pathlib.Path,
     shim: Shim,
-    roots: set[str],
+    roots: set[tuple[str, str]],
 ) -> Box:
     """Both kinds of image with the stand-in lifecycle, which the bundle's own interpreter runs."""
     engine, _ = real_parts
     image = f"standin/{request.param}"
-    if image not in roots:
+    if (engine.kind, image) not in roots:
         place = tmp_path / "standin" / "lifecycle"
         shutil.copytree(shim.lifecycle, place, symlinks=True)
         text = (place / "lifecycle").read_text().partition("\n")[2]
         (place / "lifecycle").write_text(f"#!/cnb/lifecycle/{bundling.NAME}/bin/python3 -IS\n{text}")
         root = distroless(place) if "distroless" in image else debian(place, tmp_path)
         derive(engine, shim, image, root, bundle)
-        roots.add(image)
+        roots.add((engine.kind, image))
     return Box(engine.client, f"{image}:shim", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The table of run images against a real dockerd and a real registry, by each kind of evidence.
+"""The table of run images against each kind of real engine and a real registry, by each kind of evidence.
 
 What the reference has to be afterwards is what a restorer with `-daemon` writes at Platform API
 0.12, in the same state of daemon and registry.
@@ -20,6 +20,12 @@ from tests.conftest import Layers, Shim
 APIS = ("0.10", "0.11")
 CASES = ("multi", "single", "pinned", "stale", "unrelated", "daemon-only", "absent", "no-switch", "no-extension")
 SWITCHED = CASES[:7]
+KNOWS_THE_DIGEST = {
+    "docker": ("single",),
+    "podman": ("single", "multi", "pinned"),
+    "containerd": ("single",),
+}
+"""By engine the cases in which it has its image under the architecture's digest too."""
 
 
 class Ground:
@@ -161,7 +167,7 @@ def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: 
     right = right_reference(ground, shim, layers, case)
     if ended.outcome == "resolves":
         assert ground.engine.id_of(layers.reference) == right
-        assert case == "single"
+        assert case in KNOWS_THE_DIGEST[ground.engine.kind]
     else:
         assert layers.reference == right
 
@@ -259,9 +265,31 @@ def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) ->
     ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
     assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
     image = ground.images["multi" if policy == "if-not-present" else "newer"]
-    assert layers.reference == image.config_digest(ARCHITECTURE).removeprefix("sha256:")
-    assert ended.report["engine"]["name"] == "Docker"
-    assert ended.report["engine"]["store"]
+    assert layers.reference == id_in(ground.engine, image)
+    assert ended.report["engine"]["name"] == ("Podman" if ground.engine.kind == "podman" else "Docker")
+    assert (ended.report["engine"]["store"] == "containerd") == (ground.engine.kind == "containerd")
+
+
+def id_in(engine: real.Engine, image: Image) -> str:
+    """Return the bare ID that an image of its tag has in an engine."""
+    digest = image.digest if engine.kind == "containerd" else image.config_digest(ARCHITECTURE)
+    return digest.removeprefix("sha256:")
+
+
+@pytest.mark.parametrize("case", ["multi", "single"])
+def test_what_an_engine_knows_of_an_image_that_was_pulled_by_its_tag(ground: Ground, case: str) -> None:
+    """The facts in which engines differ, as the docs' page about them has them."""
+    name = str(ground.lay(case))
+    image, engine = ground.images[case], ground.engine
+    repository = name.rpartition(":")[0]
+    found = engine.client.inspect_image(name)  # type: ignore[no-untyped-call]
+    assert str(found["Id"]).removeprefix("sha256:") == id_in(engine, image)
+    known = {image.digest} | ({image.manifest_digest(ARCHITECTURE)} if engine.kind == "podman" else set())
+    assert {digest for digest in found["RepoDigests"] if digest.startswith(repository)} == {
+        f"{repository}@{digest}" for digest in known
+    }
+    resolves = engine.id_of(f"{repository}@{image.manifest_digest(ARCHITECTURE)}")
+    assert resolves == (id_in(engine, image) if case in KNOWS_THE_DIGEST[engine.kind] else None)
 
 
 def test_the_daemon_finds_a_name_by_any_spelling(shim: Shim, layers: Layers, ground: Ground) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 from shim.demo import images, layout
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.demo.servers import Engine, Registry
-from shim.errors import ShimError
+from shim.errors import PullFailed, ShimError
 from shim.model import Record
 
 
@@ -84,7 +84,13 @@ class DockerEngine:
 
     def pull(self, name: str) -> bool:
         """Pull an image by name."""
-        self._daemon.pull(name, lambda *_: None)
+        try:
+            self._daemon.pull(name, lambda *_: None)
+        except PullFailed as problem:  # Podman, and Docker 26 with the containerd store, want TLS on 127.0.0.1 too
+            raise ShimError(
+                f"your daemon doesn't pull from the demonstration's registry on 127.0.0.1: {problem}",
+                "play the demonstration without --docker",
+            ) from None
         return True
 
     def tag(self, reference: str, image_id: str) -> None:
