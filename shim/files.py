@@ -7,6 +7,7 @@ is opened through a link, nothing but a regular file is read, and a new file is 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from shim.rights import Rights
 
+_LEFT = ".analyzed-shim"
+"""How the names of files end that are on their way to another's place."""
+_COPY = "analyzed-shim-group-"
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -123,55 +127,103 @@ def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = N
 
 
 def _replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.analyzed-shim")
+    directory, name = os.path.split(path)
+    _sweep(directory)
+    temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}{_LEFT}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(temporary, flags, 0o600)
-    except FileExistsError:  # left by a killed process that had our ID
-        os.unlink(temporary)
-        descriptor = os.open(temporary, flags, 0o600)
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         with open(descriptor, "wb") as file:
+            _lock(descriptor)
             file.write(data)
             file.flush()
             if owner is not None and owner != _owner(os.fstat(descriptor)):
                 os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def copy_for_all(name: str, content: bytes) -> str:
-    """Write a file that every user can read into a new directory of its own, and return its path.
-
-    Raises:
-        OSError: it couldn't be written; nothing of it is left.
-
-    """
-    import tempfile
-
-    directory = tempfile.mkdtemp(prefix="analyzed-shim-")
-    path = os.path.join(directory, name)
-    try:
-        os.chmod(directory, 0o755)  # noqa: S103  # the restorer reads it as another user
-        with open(path, "xb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(content)
-    except OSError:
-        remove_copy(path)
-        raise
-    return path
-
-
-def remove_copy(path: str) -> None:
-    """Remove such a copy and its directory, as far as they are there."""
-    for remove, target in ((os.unlink, path), (os.rmdir, os.path.dirname(path))):
         try:
-            remove(target)
-        except OSError:
+            os.unlink(temporary)
+        except FileNotFoundError:
             pass
+        raise
+
+
+def _sweep(directory: str) -> None:
+    """Remove what killed processes left in a directory."""
+    try:
+        names = os.listdir(directory or ".")
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.startswith(".") and name.endswith(_LEFT) and _is_left(path):
+            try:
+                os.unlink(path)
+            except OSError:  # what can't be swept harms nobody
+                pass
+
+
+def _is_left(path: str) -> bool:
+    """Say whether whoever made a file or directory is gone: who lives holds a lock on it."""
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return False
+    try:
+        return _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file or directory until it is closed, or the process is gone, and say whether it could be."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody has it, or the file system has no locks, so nobody sweeps there
+        return False
+    return True
+
+
+class Copy:
+    """A file that every user can read, in a directory of its own."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        """Write it, and remove what killed processes left of theirs.
+
+        Raises:
+            OSError: it couldn't be written; nothing of it is left.
+
+        """
+        import shutil
+        import tempfile
+
+        place = tempfile.gettempdir()
+        for left in os.listdir(place):
+            path = os.path.join(place, left)
+            if left.startswith(_COPY) and os.lstat(path).st_uid == os.geteuid() and _is_left(path):
+                shutil.rmtree(path, ignore_errors=True)
+        self._directory = tempfile.mkdtemp(prefix=_COPY, dir=place)
+        self._descriptor = os.open(self._directory, _READ)
+        _lock(self._descriptor)
+        self.path = os.path.join(self._directory, name)
+        try:
+            os.fchmod(self._descriptor, 0o755)
+            with open(self.path, "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(content)
+        except OSError:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Remove it and its directory, as far as they are there."""
+        for remove, target in ((os.unlink, self.path), (os.rmdir, self._directory)):
+            try:
+                remove(target)
+            except OSError:
+                pass
+        os.close(self._descriptor)
 
 
 def overwrite(path: str, old: bytes, new: bytes, rights: Rights = AS_IT_IS) -> None:

@@ -181,7 +181,7 @@ class Look:
 
     def about_engine(self) -> About | None:
         """Ask the daemon what it is, if it answered before."""
-        if self.daemon is None or self.facts.engine == "silent":
+        if self.daemon is None or "silent" in (self.facts.engine, self.facts.resolves):  # it had its time
             return None
         try:
             about: About = engine.Inquiry(self.daemon.about).answer(self.settings.timeout)

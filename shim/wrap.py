@@ -176,7 +176,7 @@ class _Run(Look):
             process.become(self.path, argv, self.call.environ)
         finally:
             if copy:
-                files.remove_copy(copy)
+                copy.remove()
         self.runs += 1
         self.facts = self.facts.but(
             status="killed" if self.ending.killed else "failed" if self.ending.code else "ended-well",
@@ -197,7 +197,7 @@ class _Run(Look):
             touched=after.data != self.before.data,
         )
 
-    def _arguments(self, row: Row) -> tuple[tuple[str, ...], str | None]:
+    def _arguments(self, row: Row) -> tuple[tuple[str, ...], files.Copy | None]:
         """Return the phase's arguments, and the copy of group.toml to remove afterwards, if there is one."""
         if row.verdict.lookup:
             return self.call.argv, None
@@ -206,11 +206,11 @@ class _Run(Look):
             path = process.memory_file("group.toml", content)
             if path:
                 return self.call.with_group(path), None
-            copy = files.copy_for_all("group.toml", content)
+            copy = files.Copy("group.toml", content)
         except (BrokenFile, OSError) as problem:
             self.warn(f"the registry lookup can't be prevented: {problem}")
             return self.call.argv, None
-        return self.call.with_group(copy), copy
+        return self.call.with_group(copy.path), copy
 
     # Finishing.
 
@@ -239,7 +239,7 @@ class _Run(Look):
         try:
             self.ending = process.run(self.path, argv, self.call.environ, lambda: None)
         finally:
-            files.remove_copy(copy)
+            copy.remove()
         self.runs += 1
         self._report(row, self.ending.code)
         return self.ending.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import stat
@@ -300,9 +301,16 @@ def test_a_file_with_two_names_is_not_overwritten(tmp_path: pathlib.Path) -> Non
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: pathlib.Path) -> None:
+    """Who lives holds a lock on what is on its way."""
     path = tmp_path / "f"
-    (tmp_path / f".f.{os.getpid()}.analyzed-shim").write_text("left")
-    files.replace(str(path), b"new", 0o600)
+    (tmp_path / ".f.1.analyzed-shim").write_text("left")
+    (tmp_path / ".g.2.analyzed-shim").write_text("left")
+    living = tmp_path / ".f.3.analyzed-shim"
+    with living.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        files.replace(str(path), b"new", 0o600)
+        assert sorted(os.listdir(tmp_path)) == [living.name, "f"]
+    files.replace(str(path), b"newer", 0o600)
     assert os.listdir(tmp_path) == ["f"]
 
 
@@ -338,12 +346,28 @@ def test_a_note_beside_other_values_is_read(tmp_path: pathlib.Path) -> None:
     assert note.read(str(path)) is False
 
 
-def test_a_copy_for_all_can_be_read_by_all_and_goes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_can_be_read_by_all_and_goes_and_what_a_killed_process_left_goes_too(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    copy = files.copy_for_all("group.toml", b"x")
-    assert stat.S_IMODE(os.stat(copy).st_mode) == 0o644
-    assert stat.S_IMODE(os.stat(os.path.dirname(copy)).st_mode) == 0o755
-    files.remove_copy(copy)
-    files.remove_copy(copy)
+    (tmp_path / "analyzed-shim-group-left").mkdir()
+    (tmp_path / "analyzed-shim-group-left" / "group.toml").write_text("left")
+    (tmp_path / "analyzed-shim-else").mkdir()
+    copy = files.Copy("group.toml", b"x")
+    beside = files.Copy("group.toml", b"x")
+    assert stat.S_IMODE(os.stat(copy.path).st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(os.path.dirname(copy.path)).st_mode) == 0o755
+    beside.remove()
+    assert pathlib.Path(copy.path).read_bytes() == b"x"
+    os.unlink(copy.path)  # gone already is as good
+    copy.remove()
+    assert os.listdir(tmp_path) == ["analyzed-shim-else"]
+
+
+def test_a_copy_that_can_not_be_written_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(OSError, match="too long"):
+        files.Copy("n" * 300, b"x")
     assert os.listdir(tmp_path) == []

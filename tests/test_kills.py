@@ -1,0 +1,236 @@
+"""SIGKILL to the shim and its phase, at random moments and at each step: analyzed.toml is whole, and nothing stays.
+
+Afterwards the file is exactly the one before, the restorer's, or the repaired one; owner and mode are as they were;
+and what lies about is swept by the next run, which comes to the right end.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shim.demo import servers
+from tests.conftest import ID, SHIM, Layers, Shim, analyzed_toml
+from tests.test_process import program
+
+NAME = "r:1"
+REWRITTEN = "registry.example/run@sha256:" + "ab" * 32
+USER, MODE = 1000, 0o640
+RANDOM_KILLS = int(os.environ.get("KILLS", "300"))
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="files have another owner, which needs root")
+
+
+class Way:
+    """One way of a run: what lies before it, what is run, and what may lie there afterwards."""
+
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        before: str,
+        right: str,
+        between: tuple[str, ...] = (),
+        phase: str = "true",
+        wrapper: tuple[str, ...] = (),
+        steps: tuple[str, ...] = (),
+    ) -> None:
+        self.arguments = arguments
+        self.before = before
+        self.right = right
+        self.between = between
+        self.phase = phase
+        self.wrapper = wrapper
+        self.steps = steps
+        """Some that have to be among the steps, so that nothing is left out unseen."""
+
+
+REWRITE = 'dd if="$REWRITTEN" of="$CNB_LAYERS_DIR/analyzed.toml" conv=notrunc bs=65536 2>/dev/null'
+"""A restorer's rewrite in place, in one call: what it leaves is never torn by itself."""
+WRITES = (
+    *("after open in shim.files._replace", "after write in shim.files._replace", "after fchown in shim.files._replace"),
+    *("after fchmod in shim.files._replace", "before replace in shim.files._replace"),
+    "after replace in shim.files._replace",
+)
+FORBID_MEMFD = (sys.executable, "-m", "tests.forbid", "memfd_create")
+WAYS = {
+    "row 4": Way(("run", "--daemon", "--", "restorer"), NAME, ID, steps=WRITES),
+    "row 4 as the user": Way(
+        ("run", "--daemon", "--", "restorer", "-uid", str(USER), "-gid", str(USER)),
+        NAME,
+        ID,
+        steps=("after seteuid in shim.rights.__enter__", "after replace in shim.files._replace"),
+    ),
+    "row 6": Way(("run", "--", "restorer"), NAME, ID, (REWRITTEN,), REWRITE, steps=WRITES),
+    "row 9": Way(("run", "--", "exporter", "-daemon", "app"), REWRITTEN, ID, steps=WRITES),
+    "row 10": Way(("run", "--", "exporter", "app"), ID, NAME, steps=("before execve in shim.process.become",)),
+    "fix": Way(("fix", "--daemon"), REWRITTEN, ID, steps=WRITES),
+    "without memory files": Way(
+        ("run", "--daemon", "--", "restorer"),
+        NAME,
+        ID,
+        wrapper=FORBID_MEMFD,
+        steps=("after open in shim.files.__init__", "after posix_spawn in shim.process.run", "after rmdir in"),
+    ),
+    "a mount of its own": Way(
+        ("run", "--", "restorer"),
+        NAME,
+        ID,
+        (REWRITTEN,),
+        REWRITE,
+        wrapper=(
+            "unshare",
+            "-m",
+            "sh",
+            "-ec",
+            'mount --bind "$OUTSIDE" "$CNB_LAYERS_DIR/analyzed.toml"; exec "$@"',
+            "sh",
+        ),
+        steps=("after pwrite in shim.files.overwrite", "after ftruncate in shim.files.overwrite"),
+    ),
+}
+
+
+class Place:
+    """A layers directory of its own for one way, beside others."""
+
+    def __init__(self, directory: pathlib.Path, way: Way, url: str, base: dict[str, str]) -> None:
+        directory.mkdir()
+        for parent in directory.parents[:3]:  # the user of the build has to come there
+            parent.chmod(0o755)
+        self.way = way
+        self.directory = directory
+        self.layers = Layers(directory / "layers")
+        self.outside = directory / "outside.toml"
+        self.mounted = "OUTSIDE" in "".join(way.wrapper)
+        self.tmp = directory / "tmp"
+        self.tmp.mkdir(mode=0o777)
+        phases = directory / "phases"
+        phases.mkdir()
+        for phase in ("restorer", "exporter"):
+            program(phases / phase, f"#!/bin/sh\n{way.phase}\n")
+        rewritten = directory / "rewritten.toml"
+        rewritten.write_text(analyzed_toml(REWRITTEN, NAME))
+        self.arguments = [str(phases / word) if word in ("restorer", "exporter") else word for word in way.arguments]
+        self.env = {
+            **{name: value for name, value in base.items() if not name.startswith("COV")},
+            "CNB_LAYERS_DIR": str(self.layers.path),
+            "DOCKER_HOST": url,
+            "TMPDIR": str(self.tmp),
+            "REWRITTEN": str(rewritten),
+            "OUTSIDE": str(self.outside),
+            "PYTHONPATH": os.getcwd(),
+        }
+        self.lay()
+
+    @property
+    def file(self) -> pathlib.Path:
+        return self.outside if self.mounted else self.layers.toml
+
+    def lay(self) -> None:
+        self.layers.write(self.way.before, NAME)
+        if self.mounted:
+            self.outside.write_bytes(self.layers.toml.read_bytes())
+        os.chown(self.layers.path, USER, USER)
+        self.file.chmod(MODE)
+        os.chown(self.file, USER, USER)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.way.wrapper, *command, *self.arguments],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def check_whole(self, when: str) -> None:
+        text = self.file.read_text()
+        may_be = [analyzed_toml(reference, NAME) for reference in (self.way.before, *self.way.between, self.way.right)]
+        if self.mounted:  # can't be replaced: its new content may end in line ends that were to be cut off
+            text = text.rstrip("\n") + "\n"
+        assert text in may_be, (when, text)
+        about = self.file.stat()
+        assert (about.st_mode & 0o7777, about.st_uid, about.st_gid) == (MODE, USER, USER), when
+
+    def check_the_next_run(self, when: str) -> None:
+        if self.way.between:  # a reference that was rewritten before is no rewrite: the next build begins anew
+            self.lay()
+        process = self.start(*SHIM)
+        assert process.wait(60) == 0, when
+        self.check_whole(when)
+        assert self.file.read_text() == analyzed_toml(self.way.right, NAME), when
+        assert self.left() == set(), when
+
+    def left(self) -> set[str]:
+        return self.layers.stray() | {path.name for path in self.tmp.iterdir()}
+
+
+@pytest.fixture
+def url(engine: servers.Engine) -> str:
+    engine.tag(NAME, f"sha256:{ID}")
+    return engine.url
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_at_each_step(shim: Shim, url: str, tmp_path: pathlib.Path, name: str) -> None:
+    way = WAYS[name]
+    place = Place(tmp_path / "listing", way, url, shim.env)
+    listing = tmp_path / "steps"
+    assert place.start(sys.executable, "-m", "tests.steps", str(listing)).wait(60) == 0
+    assert place.file.read_text() == analyzed_toml(way.right, NAME)
+    steps = listing.read_text().splitlines()
+    for needed in way.steps:
+        assert any(step.startswith(needed) for step in steps), (needed, steps)
+
+    def kill_at(number: int) -> bool:
+        when = f"{name}, step {number}: {steps[number - 1]}"
+        here = Place(tmp_path / str(number), way, url, shim.env)
+        process = here.start(sys.executable, "-m", "tests.steps", str(number))
+        assert process.wait(60) == -signal.SIGKILL, when
+        here.check_whole(when)
+        left = bool(here.left())
+        here.check_the_next_run(when)
+        return left
+
+    with ThreadPoolExecutor(2) as pool:
+        left = list(pool.map(kill_at, range(1, len(steps) + 1)))
+    assert any(left) or name in ("row 10", "a mount of its own"), "at some step something has to be left, to be swept"
+
+
+def test_killed_at_hundreds_of_random_moments(shim: Shim, url: str, tmp_path: pathlib.Path) -> None:
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    lasts = {}
+    for name, way in WAYS.items():
+        began = time.monotonic()
+        assert Place(tmp_path / f"{name} once", way, url, shim.env).start(*SHIM).wait(60) == 0
+        lasts[name] = time.monotonic() - began
+
+    def kill(number: int, name: str, after: float) -> bool:
+        when = f"seed {seed}, {name} after {after:.4f} s"
+        place = Place(tmp_path / str(number), WAYS[name], url, shim.env)
+        process = place.start(*SHIM)
+        time.sleep(after)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        killed = process.wait(60) == -signal.SIGKILL
+        place.check_whole(when)
+        if place.left() or number % 5 == 0:
+            place.check_the_next_run(when)
+        return killed
+
+    names = [dice.choice(list(WAYS)) for _ in range(RANDOM_KILLS)]
+    moments = [dice.uniform(0, lasts[name]) for name in names]
+    with ThreadPoolExecutor(2) as pool:
+        killed = list(pool.map(kill, range(RANDOM_KILLS), names, moments))
+    assert sum(killed) > RANDOM_KILLS / 2
