@@ -56,7 +56,8 @@ def _without_by_document(path: str, text: str) -> bytes:
     from tomlkit.exceptions import TOMLKitError
 
     wanted = files.parse_fully(path, text)
-    wanted.pop(_KEY, None)
+    if wanted.pop(_KEY, None) is None:
+        return text.encode()
     try:
         document = tomlkit.parse(text)
         document.remove(_KEY)

@@ -102,6 +102,67 @@ def test_every_row_is_reached_on_some_way() -> None:
             assert id(row) in reached | {id(decide(facts)) for facts in extra}, row.when
 
 
+EVERYTHING = {
+    "about": (False, True),
+    "api": APIS,
+    "group": FILES,
+    "extensions": (False, True),
+    "analyzed": FILES,
+    "run_image": (False, True),
+    "target": (False, True),
+    "extend": (False, True),
+    "image": (False, True),
+    "reference": KINDS,
+    "build": BUILDS,
+    "policy": POLICIES,
+    "engine": BEFORE,
+}
+
+
+@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter", "other"])
+def test_every_combination_of_facts_before_anything_runs(phase: Any) -> None:
+    """Also those that are never gathered together."""
+    count = 0
+    for values in itertools.product(*EVERYTHING.values()):
+        f = Facts(phase=phase, **dict(zip(EVERYTHING, values, strict=True)))
+        verdict = decide(f).verdict
+        count += 1
+        concerns_us = not f.about and f.api == "affected" and f.analyzed == "readable" and f.run_image
+        if phase == "restorer":
+            concerns_us &= f.group == "readable" and f.extensions and not f.target and not f.extend
+        if phase == "other" or not (concerns_us or (phase == "analyzer" and not f.about and f.api == "affected")):
+            assert verdict.but(level="info") == Verdict(outcome="passed-through", run="exec"), f
+        if verdict.run == "refuse":
+            raise AssertionError(f"nothing was asked yet: {f}")
+        if f.build == "registry":
+            assert verdict.write != "id", f
+            assert verdict.step == "nothing", f
+        if phase == "restorer" and verdict.run == "exec" and f.build == "daemon":
+            can_be_asked = concerns_us and f.image and f.engine == "unasked"
+            assert not can_be_asked, f"an ID would be left to write: {f}"
+        if verdict.run == "exec" and verdict.write == "name":
+            assert f.reference in ("empty", "id"), f
+            assert f.image, f
+        assert verdict.lookup or (phase == "restorer" and concerns_us), f
+    assert count == 331_776
+
+
+def test_no_exec_where_something_is_left_to_write() -> None:
+    """The restorer writes its reference over ours; what is to stand behind it needs us behind it."""
+    for facts, row in ALL:
+        if facts.phase == "restorer" and row.verdict.run == "exec":
+            assert row.verdict.write != "id", facts
+            assert not (facts.build == "daemon" and facts.engine == "has"), facts
+            assert not (facts.rewritten and facts.engine == "has"), facts
+
+
+def test_rows_6_and_7_never_pull_and_write_only_what_the_daemon_has() -> None:
+    for facts, row in ALL:
+        if row.number in ("6", "7", "6/7"):
+            assert row.verdict.step != "pull", facts
+            assert facts.build == "unsaid", facts
+
+
 def test_no_reference_of_the_daemon_is_written_in_a_build_known_to_be_none_of_a_daemon() -> None:
     assert [row for facts, row in ALL if facts.build == "registry" and row.verdict.write == "id"] == []
 

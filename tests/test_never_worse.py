@@ -1,0 +1,266 @@
+"""Never worse than the bare phases: a model of the world, without a look at the rows.
+
+A world is what is true and what can be seen of it: which build it is, what the daemon and the registry have, how the
+restorer can reach the daemon, what told it. In each, a build is played twice, bare and wrapped, by what real phases
+were measured to do with a reference; of the shim only `decide` and `weigh` are played, with the facts that it would
+gather.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from shim.model import Clues, Facts
+from shim.policy import decide, weigh
+
+NAME, DIGEST, EMPTY = "name", "digest", "empty"
+MINE, OTHER = "mine", "other"
+"""Images: the one that the daemon has under the name, and another one."""
+
+
+class World(NamedTuple):
+    """What is true, and how much of it can be seen."""
+
+    daemon_build: bool
+    old: bool
+    """Lifecycle 0.17, which leaves the reference empty."""
+    switched: bool
+    in_daemon: bool
+    """The daemon has an image under the name."""
+    in_registry: str | None
+    """The image that the registry has under the name."""
+    digest_known: bool
+    """The daemon knows the registry's image of the same content by its digest, as Podman does."""
+    platform: str
+    """What it pulls by itself: nothing; `then` what it finds as the reference after the restorer; or `first` the name,
+    and then a digest, as the Java client does."""
+    socket: str
+    """What the restorer finds of the daemon."""
+    told: bool
+    """Something tells which build it is, and rightly."""
+    policy: Any
+    breaks: bool
+    """The restorer fails, whatever is done."""
+
+
+class Broken(Exception):
+    """The build ends here."""
+
+
+def worlds() -> Iterator[World]:
+    yes_no = (False, True)
+    kinds: tuple[tuple[Any, ...], ...] = (
+        *(yes_no, yes_no, yes_no, yes_no, (None, MINE, OTHER), yes_no, ("nothing", "then", "first")),
+        *(("answers", "absent", "denied", "silent"), yes_no, ("never", "if-not-present", "always"), yes_no),
+    )
+    for world in itertools.starmap(World, itertools.product(*kinds)):
+        if world.policy == "never" and world.platform != "nothing":
+            continue  # it says two things
+        if world.digest_known and not (world.in_daemon and world.in_registry == MINE):
+            continue  # a digest of what?
+        yield world
+
+
+class Build:
+    """One build under way."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.daemon: dict[str, str] = {}
+        if world.in_daemon:
+            self.daemon[NAME] = self.daemon[f"id of {MINE}"] = MINE
+        if world.digest_known:
+            self.daemon[DIGEST] = MINE
+        self.reference = (EMPTY if world.old else NAME) if world.switched else "id of base"
+        self.daemon["id of base"] = "base"
+        self.asked_to_pull = 0
+        if world.platform == "first":
+            self._have(NAME)
+
+    def _have(self, reference: str) -> None:
+        """Have the daemon pull from the registry."""
+        if self.world.in_registry:
+            self.daemon[reference] = self.daemon[f"id of {self.world.in_registry}"] = self.world.in_registry
+
+    # What real phases do.
+
+    def restorer(self, lookup: bool = True) -> None:
+        if lookup and not self.world.old:
+            if not self.world.switched or self.world.in_registry is None:
+                raise Broken
+            self.reference = DIGEST
+        if self.world.breaks:
+            raise Broken
+
+    def platform(self) -> None:
+        if self.reference in {"nothing": (), "then": (NAME, DIGEST), "first": (DIGEST,)}[self.world.platform]:
+            self._have(self.reference)
+
+    def exporter(self) -> str:
+        """Return the image that the app stands on."""
+        if self.world.daemon_build:
+            if self.reference not in self.daemon:
+                raise Broken
+            return self.daemon[self.reference]
+        if not self.world.switched:
+            return "base"
+        if self.reference in (NAME, DIGEST) and self.world.in_registry:
+            return self.world.in_registry
+        raise Broken
+
+    def pull(self) -> None:
+        self.asked_to_pull += 1
+        self._have(NAME)
+
+    # What the shim does.
+
+    def wrapped(self, phase: str, facts: Facts, socket: str) -> None:
+        """Play the shim in front of a phase: decide, and do what the verdict says."""
+        before = self.reference
+        while True:
+            verdict = decide(facts).verdict
+            if verdict.run == "parent":
+                facts = self._below(facts, verdict.lookup, before, verdict.step == "ask-name" and socket == "answers")
+                if verdict.step == "ask-name" and socket == "silent":
+                    facts = facts.but(engine="silent")
+            elif verdict.step == "ask-name":
+                facts = facts.but(engine=self._has(socket))
+            elif verdict.step == "ask-reference":
+                found, mine = self.daemon.get(self.reference), self.daemon.get(NAME)
+                facts = facts.but(resolves="nowhere" if found is None else "same" if found == mine else "other")
+            elif verdict.step == "pull":
+                self.pull()
+                facts = facts.but(pull_tried=True, engine=self._has(socket))
+            else:
+                break
+        if verdict.write != "nothing":
+            self.reference = NAME if verdict.write == "name" else f"id of {self.daemon[NAME]}"
+        if verdict.run == "refuse" or facts.status in ("failed", "killed"):
+            raise Broken
+        if verdict.run == "exec" and phase == "restorer":
+            self.restorer(verdict.lookup)
+
+    def _has(self, socket: str) -> str:
+        return "silent" if socket == "silent" else "has" if NAME in self.daemon else "lacks"
+
+    def _below(self, facts: Facts, lookup: bool, before: str, asked: bool) -> Facts:
+        was = self.reference
+        try:
+            self.restorer(lookup)
+            status = "ended-well"
+        except Broken:
+            status = "failed"
+        facts = facts.but(
+            status=status,
+            retried=facts.status != "not-run",
+            reference=kind(self.reference),
+            rewritten=self.reference != before,
+            touched=self.reference != was,
+        )
+        return facts.but(engine=self._has("answers")) if asked else facts
+
+
+def kind(reference: str) -> Any:
+    return "id" if reference.startswith("id of") else reference
+
+
+def bare(world: World) -> str:
+    build = Build(world)
+    build.restorer()
+    build.platform()
+    return build.exporter()
+
+
+def wrapped(world: World, phases: tuple[str, ...]) -> tuple[str, Build]:
+    build = Build(world)
+    clues = Clues(note=world.daemon_build if world.told else None, policy_given=world.told and world.daemon_build)
+    if "restorer" in phases:
+        engine = "unasked" if world.socket in ("answers", "silent") else world.socket
+        facts = Facts(phase="restorer", image=world.switched, reference=kind(build.reference), policy=world.policy)
+        build.wrapped("restorer", facts.but(build=weigh(clues).build, engine=engine), world.socket)
+    else:
+        build.restorer()
+    build.platform()
+    if "exporter" in phases:
+        facts = Facts(phase="exporter", image=world.switched, reference=kind(build.reference))
+        build.wrapped("exporter", facts.but(build="daemon" if world.daemon_build else "registry"), "answers")
+    return build.exporter(), build
+
+
+def outcome(world: World, phases: tuple[str, ...]) -> str | None:
+    try:
+        return wrapped(world, phases)[0]
+    except Broken:
+        return None
+
+
+def works_bare(world: World) -> bool:
+    try:
+        bare(world)
+    except Broken:
+        return False
+    return True
+
+
+WORLDS = list(worlds())
+
+
+def test_there_are_many_worlds_and_bare_builds_fail_in_many_and_work_in_many() -> None:
+    works = sum(map(works_bare, WORLDS))
+    assert len(WORLDS) > 6_000
+    assert 1_000 < works < len(WORLDS) - 1_000
+
+
+def test_what_works_bare_works_with_all_phases_wrapped_and_with_the_exporter_alone() -> None:
+    for phases in (("restorer", "exporter"), ("exporter",)):
+        for world in filter(works_bare, WORLDS):
+            assert outcome(world, phases) is not None, (phases, world)
+
+
+def test_with_the_restorer_alone_only_a_guess_can_be_worse_and_only_in_a_registry_build() -> None:
+    """By the contract: where nothing tells and the engine has the image, a registry build may be taken for likely."""
+    worse = [world for world in filter(works_bare, WORLDS) if outcome(world, ("restorer",)) is None]
+    assert worse, "the exception should be there, else this test is out of date"
+    for world in worse:
+        assert not world.daemon_build, world
+        assert not world.told, world
+        assert world.in_daemon or world.platform == "first", world
+        assert world.socket == "answers", world
+
+
+def test_a_daemon_build_that_can_work_does_and_on_the_daemon_s_own_image() -> None:
+    """With all phases wrapped, and where the name is in the daemon."""
+    for world in WORLDS:
+        can_be_seen = world.told or world.socket in ("answers", "denied")
+        if not world.daemon_build or not world.switched or not world.in_daemon or world.breaks or not can_be_seen:
+            continue
+        moved = world.told and world.policy == "always" and world.socket == "answers"
+        moved |= world.platform == "first" or (world.platform == "then" and world.socket != "answers")
+        image = outcome(world, ("restorer", "exporter"))
+        assert image == (world.in_registry if moved and world.in_registry else MINE), world
+
+
+def test_an_extension_that_switches_nothing_never_crashes_the_restorer() -> None:
+    for world in WORLDS:
+        if not world.switched and not world.breaks:
+            assert outcome(world, ("restorer",)) == "base", world
+
+
+def test_a_registry_build_that_is_told_ends_as_the_bare_one() -> None:
+    for world in filter(works_bare, WORLDS):
+        if not world.daemon_build and world.told:
+            image, build = wrapped(world, ("restorer", "exporter"))
+            assert (image, build.asked_to_pull) == (bare(world), 0), world
+
+
+def test_nothing_is_pulled_where_nothing_tells_or_under_never() -> None:
+    for world in WORLDS:
+        if world.told and world.policy != "never":
+            continue
+        try:
+            _, build = wrapped(world, ("restorer", "exporter"))
+        except Broken:
+            continue
+        assert build.asked_to_pull == 0, world
