@@ -14,7 +14,7 @@ from shim.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from shim.model import Kind
     from shim.rights import Rights
@@ -55,9 +55,7 @@ def read(path: str, rights: Rights = AS_IT_IS) -> Analyzed:
     """
     data, about = files.read(path, rights=rights)
     text = files.text_of(path, data)
-    tables = plain.tables(text)
-    if tables is not None and not _is_usual(tables):
-        tables = None
+    tables = _plain_tables(text)
     if tables is not None:
         run_image: Mapping[str, object] | None = tables.get("run-image")
         target: Mapping[str, object] = tables.get("run-image.target", {})
@@ -126,9 +124,9 @@ def prepare() -> None:
 def edit(path: str, data: bytes, reference: str) -> bytes:
     """Return the content with another `run-image.reference` and every other byte the same.
 
-    `tomlkit` edits the one table where that can be cut out, else the whole file; its result counts
-    only after `tomllib` has found that exactly this value changed, and a comparison that exactly
-    its bytes did.
+    `tomlkit` edits the one table where that can be cut out, else the whole file. Its result counts
+    only after a comparison has found that exactly this value's bytes changed, and a reader that the
+    value is the new one: the line reader where the file is plain, else `tomllib`.
 
     Args:
         path: the file's name, for the error.
@@ -143,10 +141,16 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
     from tomlkit.exceptions import TOMLKitError
 
     text = files.text_of(path, data)
-    wanted = files.parse_fully(path, text)
-    table = _table(path, wanted, "run-image")
+    tables = _plain_tables(text)
+    if tables is not None and "run-image" in tables:
+        read: Callable[[str], Mapping[str, object] | None] = plain.tables
+        values: Mapping[str, object] = tables
+    else:
+        read = _parsed
+        values = files.parse_fully(path, text)
+    table = _table(path, values, "run-image")
     old = _string(path, table, "reference") if "reference" in table else None
-    wanted["run-image"] = {**table, "reference": reference}
+    wanted = {**values, "run-image": {**table, "reference": reference}}
     for start, end in _places(text):
         try:
             document = tomlkit.parse(text[start:end])
@@ -155,8 +159,8 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
         except (TOMLKitError, KeyError, TypeError, ValueError, RecursionError):
             continue
         new = text[:start] + piece + text[end:]
-        if _only_value_differs(text[start:end], piece, old, reference) and _parses_as(new, wanted):
-            return data[: len(data) - len(text.encode())] + new.encode()
+        if _only_value_differs(text[start:end], piece, old, reference) and read(new) == wanted:
+            return (files.BOM if data.startswith(files.BOM) else b"") + new.encode()
     raise EditRefused(f"run-image.reference of {path} can't be changed by itself", "write it as the lifecycle does")
 
 
@@ -164,14 +168,15 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the `[run-image]` table may stand, then the whole text: proposals, to be verified."""
     at = 0
     start = None
-    for line in text.split("\n"):
-        stripped = line.strip()
-        if start is not None and stripped.startswith("["):
+    while at < len(text):
+        end = text.find("\n", at) + 1 or len(text)
+        line = text[at:end].strip()
+        if start is not None and line.startswith("["):
             yield start, at
             start = None
-        if stripped.startswith("[run-image]"):
+        if line.startswith("[run-image]"):
             start = at
-        at += len(line) + 1
+        at = end
     if start is not None:
         yield start, len(text)
     yield 0, len(text)
@@ -189,21 +194,29 @@ def _only_value_differs(old: str, new: str, old_value: str | None, value: str) -
                 return True
         elif len(new) - len(literal) <= len(old) and old.startswith(new[:at]) and old.endswith(new[end:]):
             gone = old[at : len(old) - len(new[end:])]
-            if _parses_as(f"value = {gone}", {"value": old_value}):
+            if gone == f'"{old_value}"' and "\\" not in gone:
+                return True
+            if _parsed(f"value = {gone}") == {"value": old_value}:
                 return True
         at = new.find(literal, at + 1)
     return False
 
 
-def _parses_as(text: str, wanted: object) -> bool:
+def _parsed(text: str) -> Mapping[str, object] | None:
     try:
-        return files.parse_fully("", text) == wanted
+        return files.parse_fully("", text)
     except BrokenFile:
-        return False
+        return None
+
+
+def _plain_tables(text: str) -> Mapping[str, plain.Table] | None:
+    """Return the tables of a plain text, or None where the line reader doesn't see all that is looked at."""
+    tables = plain.tables(text)
+    return tables if tables is not None and _is_usual(tables) else None
 
 
 def _is_usual(tables: Mapping[str, plain.Table]) -> bool:
-    """Say whether the line reader saw all that is looked at: no value of another type, nothing hidden."""
+    """Say that no value is of another type, and nothing is hidden."""
     run_image = tables.get("run-image", {})
     seen = [run_image, tables.get("run-image.target", {}), tables.get("image", {})]
     return (

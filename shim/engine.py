@@ -1,6 +1,6 @@
 """The daemon: where it is, what it has, and pulling. The only importer of `docker`.
 
-Importing `docker` costs twelve bare interpreter starts. So `find` does without it, and an `Inquiry` imports it
+Importing `docker` costs nine bare interpreter starts. So `find` does without it, and an `Inquiry` imports it
 in a thread of its own, while the restorer runs.
 """
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from shim.model import Engine
 
     _T = TypeVar("_T")
+
+    import socket as _socket
+else:
+    import _socket  # `socket` wraps it in enums, at half a bare interpreter start
 
 _UNREADABLE_IS = "look at the daemon, or give its address with --docker-host"
 
@@ -82,11 +86,12 @@ def _look(path: str) -> Address:
             return Address(url=url, state="silent", detail=f"{path} isn't a socket")
         if not os.access(path, os.W_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        import socket  # most of it is imported by docker anyway, which comes next
-
-        with socket.socket(socket.AF_UNIX) as connection:
+        connection = _socket.socket(_socket.AF_UNIX)
+        try:
             connection.setblocking(False)
             connection.connect(path)
+        finally:
+            connection.close()
     except BlockingIOError:  # its queue is full; it may still answer in time
         pass
     except (FileNotFoundError, NotADirectoryError):
@@ -382,8 +387,10 @@ class Inquiry:
             self._run(ask, then)
 
     def _run(self, ask: Callable[[], Any], then: Callable[[], None] | None) -> None:
+        import gc
         import time
 
+        gc.disable()  # a tenth of that import, in a process that ends before it would be worth it
         try:
             import docker  # noqa: F401  # before the clock starts: it is no part of the daemon's answer
         except Exception as problem:  # whatever is wrong with it must not leave anybody waiting

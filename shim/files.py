@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from shim.rights import Rights
 
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark, which an editor may have put first."""
 _LEFT = ".analyzed-shim"
 """How the names of files end that are on their way to another's place."""
 _COPY = "analyzed-shim-group-"
@@ -74,7 +76,7 @@ def text_of(path: str, data: bytes) -> str:
 
     """
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode()
+        return data.removeprefix(BOM).decode()
     except UnicodeDecodeError as problem:
         raise BrokenFile(f"{path} isn't UTF-8 at byte {problem.start}", "write it as UTF-8") from None
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Scalar = str | bool | None
     Table = dict[str, Scalar]
+    Line = tuple[str, tuple[str, bool] | None, str, str]
+    """The line itself; its header and whether of an array; its key and value."""
 
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _BLANK = " \t\r"
@@ -32,10 +34,10 @@ def tables(text: str) -> dict[str, Table] | None:
     read: dict[str, Table] = {"": {}}
     arrays: set[str] = set()
     current = read[""]
-    entries = lines(text)
-    if entries is None:
-        return None
-    for _, header, key, value in entries:
+    for entry in _lines(text):
+        if entry is None:
+            return None
+        _, header, key, value = entry
         if header is None:
             if not key:
                 continue
@@ -56,16 +58,28 @@ def tables(text: str) -> dict[str, Table] | None:
     return read
 
 
-def lines(text: str) -> list[tuple[str, tuple[str, bool] | None, str, str]] | None:
+def lines(text: str) -> list[Line] | None:
     """Return each line with its header (name, whether of an array), or key and value; None: not plain."""
+    read: list[Line] = []
+    for line in _lines(text):
+        if line is None:
+            return None
+        read.append(line)
+    return read
+
+
+def _lines(text: str) -> Iterator[Line | None]:
+    """Yield each line, one at a time, as all of them take ten times the text's memory; None: not plain."""
     if '"""' in text or "'''" in text:
-        return None
-    read = list(_lines(text))
-    return None if None in read else [line for line in read if line is not None]
-
-
-def _lines(text: str) -> Iterator[tuple[str, tuple[str, bool] | None, str, str] | None]:
-    for line in text.split("\n"):
+        yield None
+        return
+    end = -1
+    while end < len(text):
+        start = end + 1
+        end = text.find("\n", start)
+        if end < 0:
+            end = len(text)
+        line = text[start:end]
         stripped = line.strip(_BLANK)
         if not stripped or stripped[0] == "#":
             yield (line, None, "", "")
