@@ -235,6 +235,126 @@ def test_no_empty_reference_beside_a_name_reaches_the_exporter() -> None:
             assert row.verdict.write in ("name", "id"), facts
 
 
+R: Any = {"phase": "restorer"}
+D: Any = {"phase": "restorer", "build": "daemon"}
+WELL: Any = {"status": "ended-well"}
+REWRITTEN: Any = {"status": "ended-well", "reference": "digest", "rewritten": True, "touched": True}
+E: Any = {"phase": "exporter", "reference": "digest", "build": "daemon"}
+CONTRACT: list[tuple[Any, str, str]] = [
+    # The facts, the outcome, and what is done: run, without the lookup, step, write.
+    ({**R, "about": True}, "passed-through", "exec"),
+    ({**R, "api": "older"}, "passed-through", "exec"),
+    ({**R, "api": "newer"}, "passed-through", "exec"),
+    ({**R, "api": "unset"}, "passed-through", "exec"),
+    ({**R, "group": "missing"}, "passed-through", "exec"),
+    ({**R, "group": "broken"}, "passed-through", "exec"),
+    ({**R, "extensions": False}, "passed-through", "exec"),
+    ({**R, "analyzed": "missing"}, "passed-through", "exec"),
+    ({**R, "analyzed": "broken"}, "passed-through", "exec"),
+    ({**R, "run_image": False}, "passed-through", "exec"),
+    ({**R, "target": True}, "passed-through", "exec"),
+    ({**R, "extend": True}, "passed-through", "exec"),
+    ({**R, "image": False}, "no-lookup", "exec without"),
+    ({**R, "image": False, "build": "registry"}, "no-lookup", "exec without"),
+    ({**R, "build": "registry"}, "not-a-daemon-build", "exec"),
+    ({**R, "build": "registry", "reference": "digest"}, "not-a-daemon-build", "exec"),
+    ({**R, "build": "registry", "reference": "empty"}, "filled", "exec write-name"),
+    ({**D, "engine": "absent"}, "kept-name", "exec without"),
+    ({**D, "engine": "denied"}, "kept-name", "exec without"),
+    ({**D, "engine": "silent"}, "kept-name", "exec without"),
+    ({**D, "engine": "silent", "reference": "empty"}, "filled", "exec without write-name"),
+    ({**R, "engine": "denied"}, "kept-name", "exec without"),
+    ({**R, "engine": "denied", "reference": "empty"}, "filled", "exec without write-name"),
+    ({**D}, "prevented", "parent without ask-name"),
+    ({**D, "policy": "never"}, "prevented", "nothing ask-name"),
+    ({**D, "policy": "always"}, "prevented", "nothing ask-name"),
+    ({**D, "policy": "always", "engine": "has"}, "prevented", "nothing pull"),
+    ({**D, "policy": "always", "engine": "lacks"}, "prevented", "nothing pull"),
+    ({**D, "policy": "always", "engine": "has", "pull_tried": True}, "prevented", "parent without"),
+    ({**D, "policy": "always", "engine": "lacks", "pull_tried": True}, "not-in-daemon", "exec"),
+    ({**D, "policy": "never", "engine": "has"}, "prevented", "parent without"),
+    ({**D, "policy": "never", "engine": "lacks"}, "not-in-daemon", "refuse"),
+    ({**D, **WELL, "engine": "has"}, "prevented", "nothing write-id"),
+    ({**D, **WELL, "engine": "has", "reference": "empty"}, "prevented", "nothing write-id"),
+    ({**D, **WELL, "engine": "lacks"}, "not-in-daemon", "nothing pull"),
+    ({**D, **WELL, "engine": "lacks", "pull_tried": True}, "not-in-daemon", "exec"),
+    ({**D, **WELL, "engine": "silent"}, "kept-name", "nothing"),
+    ({**D, **WELL, "engine": "silent", "reference": "empty"}, "filled", "nothing write-name"),
+    ({**D, "status": "failed", "engine": "has"}, "unchanged", "nothing"),
+    ({**D, "status": "killed", "engine": "lacks"}, "unchanged", "nothing"),
+    ({**R}, "daemon-unknown", "parent ask-name"),
+    ({**R, "engine": "absent"}, "daemon-unknown", "parent"),
+    ({**R, "engine": "silent"}, "daemon-unknown", "parent"),
+    ({**R, "status": "failed", "engine": "has"}, "retried", "parent without"),
+    ({**R, "status": "failed", "engine": "has", "touched": True}, "unchanged", "nothing"),
+    ({**R, "status": "failed", "engine": "has", "retried": True}, "unchanged", "nothing"),
+    ({**R, "status": "killed", "engine": "has"}, "unchanged", "nothing"),
+    ({**R, **WELL, "engine": "has", "retried": True}, "retried", "nothing write-id"),
+    ({**R, **WELL, "engine": "has", "reference": "empty"}, "filled", "nothing write-id"),
+    ({**R, **WELL, "engine": "has"}, "unchanged", "nothing"),
+    ({**R, **REWRITTEN, "engine": "has"}, "unchanged", "nothing ask-reference"),
+    ({**R, **REWRITTEN, "engine": "has", "resolves": "same"}, "resolves", "nothing"),
+    ({**R, **REWRITTEN, "engine": "has", "resolves": "other"}, "reverted", "nothing write-id"),
+    ({**R, **REWRITTEN, "engine": "has", "resolves": "nowhere"}, "reverted", "nothing write-id"),
+    ({**R, **REWRITTEN, "engine": "has", "resolves": "silent"}, "unrepaired", "nothing"),
+    ({**R, **WELL, "engine": "lacks", "reference": "empty"}, "daemon-unknown", "nothing warn"),
+    ({**R, **WELL, "engine": "silent", "reference": "empty"}, "filled", "nothing write-name"),
+    ({**R, **WELL, "engine": "absent", "reference": "empty"}, "filled", "nothing write-name"),
+    ({**R, **WELL, "engine": "lacks"}, "daemon-unknown", "nothing debug"),
+    ({**R, **WELL, "engine": "absent"}, "daemon-unknown", "nothing debug"),
+    ({**R, **REWRITTEN, "engine": "absent"}, "daemon-unknown", "nothing warn"),
+    ({**R, "status": "failed", "engine": "lacks", "reference": "empty"}, "daemon-unknown", "nothing debug"),
+    ({**R, "status": "failed", "engine": "absent", "reference": "empty"}, "daemon-unknown", "nothing debug"),
+    ({**R, **WELL, "analyzed": "broken"}, "unrepaired", "nothing"),
+    ({**R, "status": "failed", "analyzed": "missing"}, "unrepaired", "nothing"),
+    ({**E, "about": True}, "passed-through", "exec"),
+    ({**E, "api": "newer"}, "passed-through", "exec"),
+    ({**E, "analyzed": "missing"}, "passed-through", "exec"),
+    ({**E, "analyzed": "broken"}, "passed-through", "exec"),
+    ({**E, "run_image": False}, "passed-through", "exec"),
+    ({**E, "image": False}, "passed-through", "exec"),
+    ({**E, "image": False, "reference": "id", "build": "registry"}, "passed-through", "exec"),
+    ({**E, "reference": "name"}, "passed-through", "exec"),
+    ({**E, "reference": "id"}, "passed-through", "exec"),
+    ({**E, "reference": "digest", "build": "registry"}, "passed-through", "exec"),
+    ({**E, "reference": "id", "build": "registry"}, "name-restored", "exec write-name"),
+    ({**E, "reference": "empty", "build": "registry"}, "filled", "exec write-name"),
+    ({**E}, "unchanged", "nothing ask-name"),
+    ({**E, "reference": "empty"}, "unchanged", "nothing ask-name"),
+    ({**E, "reference": "empty", "engine": "has"}, "filled", "exec write-id"),
+    ({**E, "reference": "empty", "engine": "lacks"}, "filled", "exec write-name warn"),
+    ({**E, "reference": "empty", "engine": "absent"}, "filled", "exec write-name warn"),
+    ({**E, "engine": "has"}, "unchanged", "nothing ask-reference"),
+    ({**E, "engine": "lacks"}, "unchanged", "nothing ask-reference"),
+    ({**E, "engine": "has", "resolves": "same"}, "resolves", "exec"),
+    ({**E, "engine": "has", "resolves": "other"}, "reverted", "exec write-id"),
+    ({**E, "engine": "has", "resolves": "nowhere"}, "reverted", "exec write-id"),
+    ({**E, "engine": "has", "resolves": "silent"}, "unrepaired", "exec warn"),
+    ({**E, "engine": "lacks", "resolves": "other"}, "resolves", "exec"),
+    ({**E, "engine": "lacks", "resolves": "nowhere"}, "not-in-daemon", "exec warn"),
+    ({**E, "engine": "lacks", "resolves": "silent"}, "unrepaired", "exec warn"),
+    ({**E, "engine": "absent"}, "unrepaired", "exec warn"),
+    ({**E, "engine": "silent"}, "unrepaired", "exec warn"),
+    ({"phase": "analyzer"}, "noted", "exec"),
+    ({"phase": "analyzer", "noted": False}, "passed-through", "exec"),
+    ({"phase": "analyzer", "about": True}, "passed-through", "exec"),
+    ({"phase": "analyzer", "api": "newer"}, "passed-through", "exec"),
+    ({"phase": "other"}, "passed-through", "exec"),
+]
+
+
+@pytest.mark.parametrize(("facts", "outcome", "done"), CONTRACT, ids=[f"{n}" for n in range(len(CONTRACT))])
+def test_the_contract(facts: Any, outcome: str, done: str) -> None:
+    """What the contract says of each of its rows, word by word."""
+    verdict = decide(Facts(**facts)).verdict
+    does = {verdict.run, verdict.step if verdict.step != "nothing" else verdict.run}
+    does |= set() if verdict.lookup else {"without"}
+    does |= set() if verdict.write == "nothing" else {f"write-{verdict.write}"}
+    assert verdict.outcome == outcome
+    assert does | {verdict.level} >= set(done.split())
+    assert does <= set(done.split())
+
+
 def test_the_first_row_that_holds_counts() -> None:
     assert decide(Facts(phase="restorer", about=True, api="newer")).when == "the version or help is asked for"
     assert decide(Facts(phase="restorer", api="newer", group="missing")).when.startswith("the Platform API")
