@@ -179,6 +179,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real engine: `-m "not real"` leaves them out."""
+    for item in items:
+        if "real_engine" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+
+
 def leave_out_without(*parts: str) -> None:
     """Leave a test out where real parts can't be had, and under CI make that an error."""
     absent = [program for part in parts for program in real.missing(part)]

@@ -347,7 +347,7 @@ CONTRACT: list[tuple[Any, str, str]] = [
 def test_the_contract(facts: Any, outcome: str, done: str) -> None:
     """What the contract says of each of its rows, word by word."""
     verdict = decide(Facts(**facts)).verdict
-    does = {verdict.run, verdict.step if verdict.step != "nothing" else verdict.run}
+    does: set[str] = {verdict.run, verdict.step if verdict.step != "nothing" else verdict.run}
     does |= set() if verdict.lookup else {"without"}
     does |= set() if verdict.write == "nothing" else {f"write-{verdict.write}"}
     assert verdict.outcome == outcome
