@@ -23,14 +23,14 @@ BIN = pathlib.Path(sys.executable).parent
 ACCEPTED = ROOT / ".ci" / "mutants.accepted"
 TESTS = {
     "policy": "tests/test_policy.py tests/test_never_worse.py -k 'not every_combination'",
-    "analyzed": "tests/test_files.py tests/test_properties.py -k 'not arguments and not huge'",
+    "analyzed": "tests/test_files.py tests/test_properties.py -k 'not arguments and not huge and not group'",
 }
 CONFIG = """\
 [cosmic-ray]
 module-path = "shim/{module}.py"
 timeout = 120.0
 excluded-modules = []
-test-command = "{python} -m pytest -x -q -p no:cacheprovider --hypothesis-seed=1457 {tests}"
+test-command = "{python} -m pytest -x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first {tests}"
 [cosmic-ray.distributor]
 name = "local"
 [cosmic-ray.filters.operators-filter]

@@ -7,7 +7,8 @@ matters because this is read before every phase. Whatever isn't of that form is 
 
 Why a line at a time is right: of all values in TOML only multi-line strings, arrays and inline
 tables that hold one of those can go over a line's end. A file with a triple quote is refused, so
-are inline tables, and of arrays only those pass that are closed on their line.
+are inline tables, and of arrays only those pass that are closed on their line. Whether a number or
+an escape is one that TOML has is not looked at: that is for whoever needs the value.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _BLANK = " \t\r"
+_NOT_IN_TOML = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))
+"""Control characters, which may not even stand in a comment."""
 
 
 def tables(text: str) -> dict[str, Table] | None:
@@ -34,6 +37,7 @@ def tables(text: str) -> dict[str, Table] | None:
     read: dict[str, Table] = {"": {}}
     arrays: set[str] = set()
     current = read[""]
+    below: list[str] = []
     for entry in _lines(text):
         if entry is None:
             return None
@@ -41,21 +45,29 @@ def tables(text: str) -> dict[str, Table] | None:
         if header is None:
             if not key:
                 continue
-            if key in current:
+            if key in current or (below and key in {table.partition(".")[0] for table in below}):
                 return None
             current[key] = _scalar(value)
             continue
         name, is_array = header
-        again = is_array and name in arrays
-        if name in read and not again and not any(name.startswith(f"{array}.") for array in arrays):
+        below = [table[len(name) + 1 :] for table in read if table.startswith(f"{name}.")]
+        if is_array and name in arrays:
+            for table in below:
+                del read[f"{name}.{table}"]
+                arrays.discard(f"{name}.{table}")
+            below = []
+        elif name in read or (is_array and below) or _is_a_key(name, read):
             return None
-        if again:
-            for below in [table for table in read if table.startswith(f"{name}.")]:
-                del read[below]
         if is_array:
             arrays.add(name)
         current = read[name] = {}
     return read
+
+
+def _is_a_key(name: str, read: dict[str, Table]) -> bool:
+    """Say whether a table's name, or one that it is below, was a key before."""
+    above, _, last = name.rpartition(".")
+    return last in read.get(above, ()) or (above != "" and _is_a_key(above, read))
 
 
 def lines(text: str) -> list[Line] | None:
@@ -70,7 +82,7 @@ def lines(text: str) -> list[Line] | None:
 
 def _lines(text: str) -> Iterator[Line | None]:
     """Yield each line, one at a time, as all of them take ten times the text's memory; None: not plain."""
-    if '"""' in text or "'''" in text:
+    if '"""' in text or "'''" in text or not _NOT_IN_TOML.isdisjoint(text) or "\r" in text.replace("\r\n", ""):
         yield None
         return
     end = -1

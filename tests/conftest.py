@@ -12,12 +12,15 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import jsonschema
 import pytest
 
 from shim.demo import layout, servers
 from tests import real
 
+# For mutation testing: that an example fails is enough, it needn't be made small.
+hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 SCHEMA = json.loads((pathlib.Path(__file__).parent.parent / "docs" / "reference" / "report.schema.json").read_text())
 SHIM = (sys.executable, "-m", "shim")
 GROUP = '[[group]]\n  id = "bp/a"\n  version = "0.1"\n  api = "0.9"\n'

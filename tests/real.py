@@ -178,13 +178,8 @@ def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: st
     """A dockerd in a Debian root of its own; the directory is in there under the same path."""
     root = debian_root(directory / "trixie", "trixie", "docker.io", "iptables")
     command, _ = _dockerd(directory, sock, registry, '{"containerd-snapshotter": true}')
-    enter = """set -e; root=$1 shared=$2; shift 2
-        mount --bind "$root" "$root"; cd "$root"; mkdir -p ".$shared" .old
-        for name in proc sys dev; do mount --rbind "/$name" "$name"; done
-        mount -t tmpfs none run; mount -t tmpfs none tmp; mkdir -p ".$shared"; mount --bind "$shared" ".$shared"
-        pivot_root . .old; exec chroot . sh -c 'umount -l /.old; exec "$@"' sh "$@" """
-    inside = ["env", "-u", "TMPDIR", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command]
-    return ["unshare", "-m", "--propagation", "private", "sh", "-c", enter, "sh", root, str(directory), *inside], {}
+    enter = str(pathlib.Path(__file__).parent / "in-root.sh")
+    return [enter, root, str(directory), *command], {}
 
 
 def _podman(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:

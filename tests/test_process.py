@@ -22,13 +22,13 @@ CHILD = f"""\
 #!{sys.executable}
 import os, signal, sys, time
 def tell(number, _):
-    print(signal.Signals(number).name, flush=True)
+    os.write(1, (signal.Signals(number).name + "\\n").encode())  # print can't be called while it is at work
 for number in signal.valid_signals() - {{signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}}:
     try:
         signal.signal(number, tell)
     except OSError:
         pass
-print("ready", os.getpid(), os.getppid(), flush=True)
+os.write(1, f"ready {{os.getpid()}} {{os.getppid()}}\\n".encode())
 while True:
     time.sleep(0.05)
 """
