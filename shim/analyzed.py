@@ -118,6 +118,8 @@ def write_reference(snapshot: Analyzed, reference: str, rights: Rights = AS_IT_I
 
 def prepare() -> None:
     """Import what an edit needs: four bare interpreter starts, for which the restorer's run has time."""
+    import tomllib  # noqa: F401
+
     import tomlkit  # noqa: F401
 
 
@@ -151,7 +153,7 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
     table = _table(path, values, "run-image")
     old = _string(path, table, "reference") if "reference" in table else None
     wanted = {**values, "run-image": {**table, "reference": reference}}
-    for start, end in _places(text):
+    for start, end in places(text):
         try:
             document = tomlkit.parse(text[start:end])
             document["run-image"]["reference"] = reference
@@ -159,12 +161,12 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
         except (TOMLKitError, KeyError, TypeError, ValueError, RecursionError):
             continue
         new = text[:start] + piece + text[end:]
-        if _only_value_differs(text[start:end], piece, old, reference) and read(new) == wanted:
+        if only_value_differs(text[start:end], piece, old, reference) and read(new) == wanted:
             return (files.BOM if data.startswith(files.BOM) else b"") + new.encode()
     raise EditRefused(f"run-image.reference of {path} can't be changed by itself", "write it as the lifecycle does")
 
 
-def _places(text: str) -> Iterator[tuple[int, int]]:
+def places(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the `[run-image]` table may stand, then the whole text: proposals, to be verified."""
     at = 0
     start = None
@@ -182,22 +184,19 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
     yield 0, len(text)
 
 
-def _only_value_differs(old: str, new: str, old_value: str | None, value: str) -> bool:
+def only_value_differs(old: str, new: str, old_value: str | None, value: str) -> bool:
     """Say whether the new text is the old one with another string literal, or with one line more."""
     literal = f'"{value}"'
     at = new.find(literal)
     while at >= 0:
-        end = at + len(literal)
+        before, after = new[:at], new[at + len(literal) :]
         if old_value is None:
-            start, end = new.rfind("\n", 0, at) + 1, new.find("\n", end) + 1 or len(new)
-            if new[:start] + new[end:] in (old, old + "\n"):
-                return True
-        elif len(new) - len(literal) <= len(old) and old.startswith(new[:at]) and old.endswith(new[end:]):
-            gone = old[at : len(old) - len(new[end:])]
-            if gone == f'"{old_value}"' and "\\" not in gone:
-                return True
-            if _parsed(f"value = {gone}") == {"value": old_value}:
-                return True
+            same = before[: before.rfind("\n") + 1] + after.partition("\n")[2] in (old, f"{old}\n")
+        else:
+            gone = old[len(before) : len(old) - len(after)]
+            same = before + gone + after == old and _parsed(f"value = {gone}") == {"value": old_value}
+        if same:
+            return True
         at = new.find(literal, at + 1)
     return False
 

@@ -79,6 +79,61 @@ def test_the_same_value_changes_nothing() -> None:
     assert analyzed.edit("f", text, ID) == text
 
 
+OLD = '[run-image]\n  reference = "a"\n  image = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value", "yes"),
+    [
+        (OLD, '[run-image]\n  reference = "new"\n  image = "a"\n', "a", True),
+        (OLD.replace('"a"', "'a'", 1), '[run-image]\n  reference = "new"\n  image = "a"\n', "a", True),
+        (OLD.replace('"a"', '"\\u0061"', 1), '[run-image]\n  reference = "new"\n  image = "a"\n', "a", True),
+        ('x = "a"', 'x = "new"', "a", True),
+        ('"a"', '"new"', "a", True),
+        ('x = "new" # "a"\nreference = "a"', 'x = "new" # "a"\nreference = "new"', "a", True),
+        (OLD, '[run-image]\n  reference = "a"\n  image = "new"\n', "b", False),
+        (OLD, '[run-image]\n  reference = "new"\n  image = "b"\n', "a", False),
+        (OLD, '[run-image]\n reference = "new"\n  image = "a"\n', "a", False),
+        (OLD, '[run-image]\n  reference = "new"\n  image = "a"', "a", False),
+        (OLD, '\n[run-image]\n  reference = "new"\n  image = "a"\n', "a", False),
+        (OLD, '[run-image]\n  reference = "other"\n  image = "a"\n', "a", False),
+        (OLD, OLD, "a", False),
+        ("aa", 'a"new"a', "", False),
+        ("a", 'a"new"a', "a", False),
+        ('x = "\\a"', 'x = "new"', "\\a", False),
+        ('[run-image]\nimage = "a"\n', '[run-image]\nimage = "a"\nreference = "new"\n', None, True),
+        ('[run-image]\nimage = "a"', '[run-image]\nimage = "a"\nreference = "new"\n', None, True),
+        ('[run-image]\nimage = "a"\n', 'reference = "new"\n[run-image]\nimage = "a"\n', None, True),
+        ('[run-image]\nimage = "a"\n', '[run-image]\nimage = "b"\nreference = "new"\n', None, False),
+        ('[run-image]\nimage = "a"\n', '[run-image]\nreference = "new"\n', None, False),
+        ('[run-image]\nimage = "a"\n\n', '[run-image]\nimage = "a"\nreference = "new"\n', None, False),
+    ],
+)
+def test_only_the_one_value_may_differ(old: str, new: str, value: str | None, yes: bool) -> None:
+    """Whatever an editor made of it."""
+    assert analyzed.only_value_differs(old, new, value, "new") is yes
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", [""]),
+        ("[run-image]", ["[run-image]"]),
+        ("[run-image]\na = 1\n", ["[run-image]\na = 1\n"]),
+        ("[image]\n[run-image]\na = 1\n[x]\n", ["[run-image]\na = 1\n"]),
+        ("[image]\n  [run-image] # c\na = 1\n\n  [[x]]\n[y]", ["  [run-image] # c\na = 1\n\n"]),
+        ("[run-image]\r\na = 1\r\n[x]", ["[run-image]\r\na = 1\r\n"]),
+        ("[run-image]\n[run-image]\na", ["[run-image]\n", "[run-image]\na"]),
+        ("[run-image]\n[run-image.target]\n", ["[run-image]\n"]),
+        ("a = 1\n", []),
+    ],
+)
+def test_where_the_table_may_stand(text: str, found: list[str]) -> None:
+    """The table alone comes first, as a parse of the whole file takes a hundred times as long; then the whole text."""
+    places = [text[start:end] for start, end in analyzed.places(text)]
+    assert places == [*(piece for piece in found if text), text]
+
+
 KEYS = st.sampled_from(["reference", "image", "a", "extend", '"q k"', "d.o.t", "'l'", "run-image", "target"])
 STRINGS = st.text(string.printable + "é\u2028", max_size=12).map(
     lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
@@ -239,6 +294,17 @@ def test_an_analyzed_toml_that_is_none_says_so_and_names_the_file(
     assert str(path) in str(raised.value)
     assert message in str(raised.value)
     assert raised.value.tip
+
+
+def test_what_is_read_where_only_the_least_is_there(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    for text in ('[run-image]\nreference = "r:1"\n', "[run-image]\nreference = 'r:1'\n"):
+        path.write_text(text)
+        found = analyzed.read(str(path))
+        assert (found.run_image, found.reference, found.kind, found.image) == (True, "r:1", "name", "")
+        assert (found.extend, found.target_os, found.marker, found.previous) == (False, "", None, "empty")
+    path.write_text("[image]\n")
+    assert (analyzed.read(str(path)).run_image, analyzed.read(str(path)).kind) == (False, "empty")
 
 
 def test_what_is_read_of_an_analyzed_toml(tmp_path: pathlib.Path) -> None:
