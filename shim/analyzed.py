@@ -14,7 +14,7 @@ from shim.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from shim.model import Kind
     from shim.rights import Rights
@@ -116,19 +116,13 @@ def write_reference(snapshot: Analyzed, reference: str, rights: Rights = AS_IT_I
             ) from None
 
 
-def prepare() -> None:
-    """Import what an edit needs: four bare interpreter starts, for which the restorer's run has time."""
-    import tomllib  # noqa: F401
-
-    import tomlkit  # noqa: F401
-
-
 def edit(path: str, data: bytes, reference: str) -> bytes:
     """Return the content with another `run-image.reference` and every other byte the same.
 
-    `tomlkit` edits the one table where that can be cut out, else the whole file. Its result counts
-    only after a comparison has found that exactly this value's bytes changed, and a reader that the
-    value is the new one: the line reader where the file is plain, else `tomllib`.
+    Where the lifecycle wrote the value it is replaced as it stands; else `tomlkit` edits the one
+    table where that can be cut out, or the whole file. Any of this counts only after a comparison
+    has found that exactly this value's bytes changed, and a reader that the value is the new one:
+    the line reader of the table where the file is plain, else `tomllib` of the whole.
 
     Args:
         path: the file's name, for the error.
@@ -139,31 +133,40 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
         EditRefused: no such edit can be made.
 
     """
-    import tomlkit  # see prepare
-    from tomlkit.exceptions import TOMLKitError
-
     text = files.text_of(path, data)
     tables = _plain_tables(text)
-    if tables is not None and "run-image" in tables:
-        read: Callable[[str], Mapping[str, object] | None] = plain.tables
-        values: Mapping[str, object] = tables
-    else:
-        read = _parsed
-        values = files.parse_fully(path, text)
+    plainly = tables is not None and "run-image" in tables
+    values: Mapping[str, object] = tables if tables and plainly else files.parse_fully(path, text)
     table = _table(path, values, "run-image")
     old = _string(path, table, "reference") if "reference" in table else None
-    wanted = {**values, "run-image": {**table, "reference": reference}}
+    wanted = {**table, "reference": reference}
     for start, end in places(text):
-        try:
-            document = tomlkit.parse(text[start:end])
-            document["run-image"]["reference"] = reference
-            piece = document.as_string()
-        except (TOMLKitError, KeyError, TypeError, ValueError, RecursionError):
-            continue
-        new = text[:start] + piece + text[end:]
-        if only_value_differs(text[start:end], piece, old, reference) and read(new) == wanted:
-            return (files.BOM if data.startswith(files.BOM) else b"") + new.encode()
+        for piece in _edited(text[start:end], old, reference):
+            if not only_value_differs(text[start:end], piece, old, reference):
+                continue
+            if plainly:  # of lines that stand alone, only this table's can have become others
+                same = plain.tables(piece) == {"": {}, "run-image": wanted}
+            else:
+                same = _parsed(text[:start] + piece + text[end:]) == {**values, "run-image": wanted}
+            if same:
+                mark = files.BOM if data.startswith(files.BOM) else b""
+                return b"".join((mark, text[:start].encode(), piece.encode(), text[end:].encode()))
     raise EditRefused(f"run-image.reference of {path} can't be changed by itself", "write it as the lifecycle does")
+
+
+def _edited(piece: str, old: str | None, reference: str) -> Iterator[str]:
+    """Yield what a piece of the file may become: proposals, to be verified."""
+    yield piece.replace(f'reference = "{old}"', f'reference = "{reference}"', 1)
+
+    import tomlkit  # four bare interpreter starts, and only for what the lifecycle didn't write
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(piece)
+        document["run-image"]["reference"] = reference
+        yield document.as_string()
+    except (TOMLKitError, KeyError, TypeError, ValueError, RecursionError):
+        pass
 
 
 def places(text: str) -> Iterator[tuple[int, int]]:
@@ -194,11 +197,16 @@ def only_value_differs(old: str, new: str, old_value: str | None, value: str) ->
             same = before[: before.rfind("\n") + 1] + after.partition("\n")[2] in (old, f"{old}\n")
         else:
             gone = old[len(before) : len(old) - len(after)]
-            same = before + gone + after == old and _parsed(f"value = {gone}") == {"value": old_value}
+            same = before + gone + after == old and _stands_for(gone, old_value)
         if same:
             return True
         at = new.find(literal, at + 1)
     return False
+
+
+def _stands_for(literal: str, value: str) -> bool:
+    line, wanted = f"value = {literal}", {"value": value}
+    return plain.tables(line) == {"": wanted} or _parsed(line) == wanted
 
 
 def _parsed(text: str) -> Mapping[str, object] | None:

@@ -366,27 +366,21 @@ class Daemon:
 class Inquiry:
     """A question to the daemon, asked in a thread of its own."""
 
-    def __init__(self, ask: Callable[[], Any], then: Callable[[], None] | None = None) -> None:
-        """Begin to ask.
-
-        Args:
-            ask: the question.
-            then: what to do in that thread afterwards; the answer doesn't wait for it.
-
-        """
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        """Begin to ask."""
         import threading
 
         self._ready = threading.Event()
         self._answered = threading.Event()
         self._answer: Any = None
         self._problem: Unreachable | None = None
-        self._thread = threading.Thread(target=self._run, args=(ask, then), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # no room for another thread
-            self._run(ask, then)
+            self._run(ask)
 
-    def _run(self, ask: Callable[[], Any], then: Callable[[], None] | None) -> None:
+    def _run(self, ask: Callable[[], Any]) -> None:
         import gc
         import time
 
@@ -404,11 +398,6 @@ class Inquiry:
             self._problem = problem
         finally:
             self._answered.set()
-        if then is not None:
-            try:
-                then()
-            except Exception:  # noqa: S110  # whoever needs what wasn't prepared will say so
-                pass
 
     def answer(self, timeout: float) -> Any:
         """Return the answer; the thread has ended then, unless there was none.

@@ -132,7 +132,7 @@ class Look:
             self.daemon = engine.Daemon(address, self.settings.timeout, self.call.environ)
             return self.daemon.image_id(name)
 
-        return engine.Inquiry(ask, then=analyzed.prepare)
+        return engine.Inquiry(ask)
 
     def settle(self, inquiry: Inquiry) -> None:
         """Make a fact of the answer about the name."""

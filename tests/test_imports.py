@@ -100,6 +100,10 @@ def test_the_installed_script_imports_nothing_but_the_shim() -> None:
         ("restorer", (), {"CNB_USE_DAEMON": "true"}, "r:1", "r:1", "kept-name"),
         ("exporter", (), {}, "r:1", "r:1", "passed-through"),
         ("exporter", (), {"CNB_USE_DAEMON": "true"}, ID, "r:1", "passed-through"),
+        ("exporter", (), {}, ID, "r:1", "name-restored"),
+        ("exporter", (), {}, "", "r:1", "filled"),
+        ("restorer", ("--no-daemon",), {}, "", "r:1", "filled"),
+        ("restorer", ("--daemon",), {}, "", "r:1", "filled"),
         ("analyzer", (), {}, "r:1", "r:1", "noted"),
         ("detector", (), {}, "r:1", "r:1", "passed-through"),
     ],
@@ -120,6 +124,8 @@ def test_what_becomes_the_phase_imports_nothing_heavy(
     layers.write(reference, image, extensions="no extensions" not in environ)
     ended = shim.run(program(tmp_path / phase, "#!/bin/sh\n"), "x", options=options, **environ)
     assert (ended.outcome, engine.asked) == (outcome, [])
+    layers.write(reference, image, extensions="no extensions" not in environ)
+    layers.note.unlink(missing_ok=True)
     ended = shim.run(
         tmp_path / phase, "x", options=options, PYTHONPROFILEIMPORTTIME="1", ANALYZED_SHIM_REPORT="", **environ
     )

@@ -90,6 +90,8 @@ def registry_image(reference: str) -> tuple[str, dict[str, str]] | None:
     host, _, name = repository.partition("/")
     if not name or not ("." in host or ":" in host or host == "localhost"):
         return None  # an image of Docker Hub, which a stand-in doesn't ask
+    if ask_registry(host, "GET", "/v2/") is None:
+        return None
     found = manifest(host, name, tag)
     if found is None:
         return None
@@ -97,6 +99,9 @@ def registry_image(reference: str) -> tuple[str, dict[str, str]] | None:
     for entry in content.get("manifests", []):
         if entry["platform"]["os"] == "linux" and entry["platform"]["architecture"] == ARCHITECTURE:
             digest = entry["digest"]
+            content = (manifest(host, name, digest) or found)[1]
+    if "config" in content:
+        ask_registry(host, "GET", f"/v2/{name}/blobs/{content['config']['digest']}")
     return f"{repository}@{digest}", {"os": "linux", "arch": ARCHITECTURE}
 
 
@@ -108,19 +113,22 @@ def split_tag(name: str) -> tuple[str, str]:
 
 def manifest(host: str, name: str, tag: str) -> tuple[str, dict[str, Any]] | None:
     """Return a manifest's digest and content from a registry that speaks plain HTTP."""
+    answer = ask_registry(host, "GET", f"/v2/{name}/manifests/{tag}")
+    return answer and (answer[0]["Docker-Content-Digest"], json.loads(answer[1]))
+
+
+def ask_registry(host: str, method: str, path: str) -> tuple[http.client.HTTPMessage, bytes] | None:
+    """Return the headers and the body of a registry's answer, or None where it isn't a good one."""
     connection = http.client.HTTPConnection(host, timeout=10)
     try:
-        accept = ", ".join((*INDEXES, *MANIFESTS))
-        connection.request("GET", f"/v2/{name}/manifests/{tag}", headers={"Accept": accept})
+        connection.request(method, path, headers={"Accept": ", ".join((*INDEXES, *MANIFESTS))})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    if response.status != 200:
-        return None
-    return response.headers["Docker-Content-Digest"], json.loads(body)
+    return (response.headers, body) if response.status == 200 else None
 
 
 class Phase:
@@ -230,11 +238,20 @@ class Phase:
             found = image and (image["Id"].removeprefix("sha256:"), target)
         else:
             found = registry_image(name)
+            self.check_access(name)
         if not found:
             raise Failure(1, f"failed to get run image {name}")
         run_image["reference"] = found[0]
         if self.newer:
             run_image["target"] = found[1]
+
+    def check_access(self, name: str) -> None:
+        """Ask once more whether the image can be read, as the real one does."""
+        repository, tag = name.split("@") if "@" in name else split_tag(name)
+        host, _, path = repository.partition("/")
+        if ":" in host:
+            ask_registry(host, "GET", "/v2/")
+            ask_registry(host, "HEAD", f"/v2/{path}/manifests/{tag}")
 
     def builder(self) -> None:
         """Build nothing."""
