@@ -327,6 +327,17 @@ def sizes(bench: Bench, runs: int, upto: int) -> Iterator[tuple[str, float, floa
         yield f"{size:,} bytes", more, (statistics.median(peaks[size]) - least) / size
 
 
+def can_be_run(case: Case) -> bool:
+    """Say whether a case works at all: real phases ask more of an engine than the embedded one knows."""
+    case.lay()
+    try:
+        case.wrapped()
+    except subprocess.CalledProcessError as problem:
+        print(f"left out, as {problem}: {case.name}", file=sys.stderr)
+        return False
+    return True
+
+
 def asked_under_never(bench: Bench) -> int:
     """Return how many questions the registry is asked in a known daemon build under `never`."""
     name = f"{bench.registry.host}/run/app:1.0"
@@ -372,7 +383,7 @@ def main() -> int:
     """Measure, print, and return the exit status."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=31, help="how often each case is run")
-    options.add_argument("--bundle", type=pathlib.Path, help="measure this bundle too")
+    options.add_argument("--bundle", type=pathlib.Path, help="measure this bundle too, where it was installed to")
     options.add_argument(
         "--docs", action="store_true", help="write the tables and the plot into the docs, and record the ratios"
     )
@@ -406,7 +417,7 @@ def everything(bench: Bench, runs: int, docs: bool) -> int:
     results = of_installed["wheel"]
     missed = [result for all_ in of_installed.values() for result in all_ if result.goal and result.ratio > result.goal]
     for far in (False, True):
-        cases = whole_restorers(bench, far)
+        cases = [case for case in whole_restorers(bench, far) if can_be_run(case)]
         times = interleaved(cases, runs, lambda: 0.0)
         wholes = [Result(case.name, *boot(times[case.name], of_bare), case.goal) for case in cases]
         missed += [result for result in wholes if result.goal and result.ratio > result.goal]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -21,6 +22,7 @@ from shim.scenarios import SCENARIOS
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 NOTICE = "<!-- Rendered by docs/render.py from the code; a test holds this page against it. -->\n"
 _MARK = "<!-- From here on rendered by docs/render.py from report.schema.json. -->"
+_COUNTED = "<!-- From here on rendered by docs/render.py from the tests that pytest finds. -->"
 STEPS = {"restorer": "The restorer", "exporter": "The exporter: the last word", "analyzer": "The analyzer"}
 
 
@@ -137,7 +139,55 @@ def report_page() -> str:
     return page[: page.index(_MARK)] + _MARK + "\n\n" + "\n".join(lines)
 
 
+TRIED: tuple[tuple[str, str], ...] = (
+    (
+        "run images by each evidence, on Docker 20.10, Podman 4.3 and Docker 26.1 with the containerd store",
+        "test_real.py",
+    ),
+    ("a thousand runs, sixteen side by side, on a real daemon; what a phase inherits", "test_soak.py"),
+    ("containers as root, as a user and as process 1, without Python, shell or libc", "test_containers.py"),
+    (
+        "each row of the contract word by word; 1,327,104 combinations of facts; every way on from them",
+        "test_policy.py",
+    ),
+    ("whole builds, bare and wrapped, in thousands of worlds: never worse", "test_never_worse.py"),
+    ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "test_wrap.py"),
+    ("faults of the daemon, on a real socket", "test_engine.py"),
+    ("faults of the file system, of TCP and TLS, of the clock and of the note", "test_faults.py"),
+    ("bad input, each on a real file system: full, read-only, a mount of its own, no /proc", "test_bad_input.py"),
+    ("SIGKILL at each step that touches a file, in eight ways, and at 300 random moments", "test_kills.py"),
+    ("exit statuses, signals, streams, environment", "test_process.py"),
+    ("planted links, pipes and files, with root's rights and the user's", "test_rights.py"),
+    ("reading and editing analyzed.toml and group.toml, and fuzzing it", "test_files.py"),
+    ("any document and any arguments, by fuzzing", "test_properties.py"),
+    ("a phase's flags and environment", "test_invocation.py"),
+    ("the CI step", "test_fix.py"),
+    ("what `check` says", "test_check.py"),
+    ("imports: one way, and nothing heavy in what becomes the phase", "test_imports.py"),
+    ("the demonstration, on the embedded engine and on real ones", "test_demo.py"),
+    ("these pages: links, commands, the rendered parts", "test_docs.py"),
+    ("whole builds with real phases on three engines, where `LIFECYCLE_DIR` is set", "test_lifecycle.py"),
+)
+
+
+def tried_page() -> str:
+    """Return the page of what was tried, with the number of the tests that pytest finds for each."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts="]
+    root = REFERENCE.parent.parent
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = [line.partition("::")[0].rpartition("/")[2] for line in found if "::" in line]
+    if unknown := set(files) - {name for _, name in TRIED}:
+        raise SystemExit(f"docs/render.py doesn't say what is tried in {', '.join(sorted(unknown))}")
+    rows = [f"| {what} | `tests/{name}` | {files.count(name)} |" for what, name in TRIED]
+    page = (REFERENCE / "tried.md").read_text(encoding="utf-8")
+    total = f"| all | | {len(files)} |"
+    return page[: page.index(_COUNTED)] + "\n".join(
+        (_COUNTED, "", "| what | where | tests |", "|---|---|---|", *rows, total, "")
+    )
+
+
 PAGES = {
+    "tried.md": tried_page,
     "policy.md": policy_page,
     "scenarios.md": scenarios_page,
     "commands.md": commands_page,

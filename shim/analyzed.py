@@ -149,8 +149,10 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
             else:
                 same = _parsed(text[:start] + piece + text[end:]) == {**values, "run-image": wanted}
             if same:
-                mark = files.BOM if data.startswith(files.BOM) else b""
-                return b"".join((mark, text[:start].encode(), piece.encode(), text[end:].encode()))
+                first = len(text[:start].encode()) + (len(files.BOM) if data.startswith(files.BOM) else 0)
+                last = first + len(text[start:end].encode())
+                whole = memoryview(data)  # of ten megabytes every copy counts
+                return b"".join((whole[:first], piece.encode(), whole[last:]))
     raise EditRefused(f"run-image.reference of {path} can't be changed by itself", "write it as the lifecycle does")
 
 
