@@ -28,7 +28,7 @@ TESTS = {
 CONFIG = """\
 [cosmic-ray]
 module-path = "shim/{module}.py"
-timeout = 120.0
+timeout = 25.0
 excluded-modules = []
 test-command = "{python} -m pytest -x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first {tests}"
 [cosmic-ray.distributor]

@@ -344,7 +344,7 @@ def snapshot_of(path: pathlib.Path) -> analyzed.Analyzed:
 def test_a_write_keeps_owner_and_mode_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "analyzed.toml"
     snapshot_of(path)
-    path.chmod(0o640)
+    path.chmod(0o751)
     if os.getuid() == 0:
         os.chown(path, 1234, 4321)
     before = path.stat()

@@ -169,11 +169,12 @@ def test_registry_builds(ground: Ground, wrapped: tuple[str, ...], api: str) -> 
     name = ground.lay("multi")
     build = Build(ground, api, name, daemon=False)
     digest = f"{ground.registry.host}/run/multi@{ground.images['multi'].manifest_digest(ARCHITECTURE)}"
+    kept = "analyzer" in wrapped or ground.engine.kind == "podman"  # which knows the digest
     try:
         for phase in PHASES:
             build.run(phase, phase in wrapped)
             if phase == "restorer":
-                assert build.reference == (digest if "analyzer" in wrapped else ground.engine.id_of(str(name)))
-        assert build.reference == (digest if "analyzer" in wrapped else name)
+                assert build.reference == (digest if kept else ground.engine.id_of(str(name)))
+        assert build.reference == (digest if kept else name)
     finally:
         shutil.rmtree(build.root)
