@@ -166,14 +166,14 @@ def _sweep(directory: str) -> None:
                 pass
 
 
-def _is_left(path: str) -> bool:
-    """Say whether whoever made a file or directory is gone: who lives holds a lock on it."""
+def _is_left(path: str, owner: int | None = None) -> bool:
+    """Say whether whoever made a file or directory, this user, is gone: who lives holds a lock on it."""
     try:
         descriptor = os.open(path, _READ)
     except OSError:
         return False
     try:
-        return _lock(descriptor)
+        return owner in (None, os.fstat(descriptor).st_uid) and _lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -203,7 +203,7 @@ class Copy:
         place = tempfile.gettempdir()
         for left in os.listdir(place):
             path = os.path.join(place, left)
-            if left.startswith(_COPY) and os.lstat(path).st_uid == os.geteuid() and _is_left(path):
+            if left.startswith(_COPY) and _is_left(path, os.geteuid()):
                 shutil.rmtree(path, ignore_errors=True)
         self._directory = tempfile.mkdtemp(prefix=_COPY, dir=place)
         self._descriptor = os.open(self._directory, _READ)

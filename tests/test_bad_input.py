@@ -277,11 +277,17 @@ def test_a_fault_of_the_shim_itself_fails_no_build(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / f"{package}.py").write_text("raise RuntimeError('broken')\n")
     phase = program(tmp_path / "restorer", "#!/bin/sh\necho ran\n")
+
+    def as_a_person_writes_it() -> None:  # what the lifecycle writes is edited without tomlkit
+        layers.toml.write_text(layers.toml.read_text().replace('"', "'"))
+
+    as_a_person_writes_it()
     ended = known.run(phase, PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
     assert (ended.code, ended.out, layers.reference) == (0, "ran\n", "r:1")
     assert "broken" in ended.err
     assert ended.err.count("\n") == 1
     layers.write(f"r@sha256:{ID}", "r:1")
+    as_a_person_writes_it()
     phase = program(tmp_path / "exporter", "#!/bin/sh\necho ran\nexit 9\n")
     ended = known.run(phase, "-daemon", "app", PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
     assert (ended.code, ended.out) == (9, "ran\n")
