@@ -9,6 +9,7 @@ that module. What survives must stand in `.ci/mutants.accepted`, with the reason
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -28,7 +29,7 @@ TESTS = {
 CONFIG = """\
 [cosmic-ray]
 module-path = "shim/{module}.py"
-timeout = 25.0
+timeout = 12.0
 excluded-modules = []
 test-command = "{python} -m pytest -x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first {tests}"
 [cosmic-ray.distributor]
@@ -50,7 +51,13 @@ def mutate(module: str) -> tuple[int, list[str]]:
         copy = pathlib.Path(name)
 
         def run(*command: str) -> None:
-            subprocess.run([str(BIN / command[0]), *command[1:]], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [str(BIN / command[0]), *command[1:]],
+                cwd=copy,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "FUZZ": "0.25"},
+            )
 
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
         subprocess.run(["xargs", "-0", "cp", "--parents", "-t", name], cwd=ROOT, input=listed, check=True)

@@ -135,8 +135,9 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
     """
     text = files.text_of(path, data)
     tables = _plain_tables(text)
-    plainly = tables is not None and "run-image" in tables
-    values: Mapping[str, object] = tables if tables and plainly else files.parse_fully(path, text)
+    if tables is not None and "run-image" not in tables:
+        tables = None
+    values: Mapping[str, object] = files.parse_fully(path, text) if tables is None else tables
     table = _table(path, values, "run-image")
     old = _string(path, table, "reference") if "reference" in table else None
     wanted = {**table, "reference": reference}
@@ -144,7 +145,7 @@ def edit(path: str, data: bytes, reference: str) -> bytes:
         for piece in _edited(text[start:end], old, reference):
             if not only_value_differs(text[start:end], piece, old, reference):
                 continue
-            if plainly:  # of lines that stand alone, only this table's can have become others
+            if tables is not None:  # of lines that stand alone, only this table's can have become others
                 same = plain.tables(piece) == {"": {}, "run-image": wanted}
             else:
                 same = _parsed(text[:start] + piece + text[end:]) == {**values, "run-image": wanted}

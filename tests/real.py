@@ -67,10 +67,14 @@ class Registry:
 
     def __init__(self, host: str) -> None:
         self.host = host
+        self._has: dict[str, str] = {}
 
     def push(self, name: str, image: Image) -> str:
         """Push an image under a name such as `run/app:1.0` with skopeo, and return its full name."""
         full = f"{self.host}/{name}"
+        if self._has.get(name) == image.digest:
+            return full
+        self._has[name] = image.digest
         with tempfile.TemporaryDirectory() as directory:
             lay_out(pathlib.Path(directory), image)
             subprocess.run(

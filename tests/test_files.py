@@ -158,7 +158,7 @@ DOCUMENTS = st.builds(
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["", "\ufeff"]),
 )
-SCALE = int(os.environ.get("FUZZ", "1"))
+SCALE = float(os.environ.get("FUZZ", "1"))
 
 
 def parsed(text: str) -> dict[str, object] | None:
@@ -191,7 +191,7 @@ def test_the_line_reader_refuses_what_says_a_thing_twice(text: str) -> None:
     assert plain.tables(text) is None
 
 
-@settings(max_examples=400 * SCALE, deadline=None)
+@settings(max_examples=int(400 * SCALE), deadline=None)
 @given(DOCUMENTS)
 def test_the_line_reader_agrees_with_tomllib_or_refuses(text: str) -> None:
     whole = parsed(text)
@@ -212,7 +212,7 @@ def test_the_line_reader_agrees_with_tomllib_or_refuses(text: str) -> None:
                 assert at[key] == value
 
 
-@settings(max_examples=400 * SCALE, deadline=None)
+@settings(max_examples=int(400 * SCALE), deadline=None)
 @given(DOCUMENTS)
 def test_an_edit_changes_the_one_value_or_refuses(text: str) -> None:
     data = text.encode()
@@ -231,7 +231,7 @@ def test_an_edit_changes_the_one_value_or_refuses(text: str) -> None:
         assert data.endswith(edited[at + len(ID) + 2 :])
 
 
-@settings(max_examples=400 * SCALE, deadline=None)
+@settings(max_examples=int(400 * SCALE), deadline=None)
 @given(DOCUMENTS)
 def test_a_group_without_its_extensions_is_otherwise_the_same(text: str) -> None:
     data = text.encode()

@@ -22,7 +22,7 @@ from shim.invocation import read
 from tests.conftest import ID, SHIM, Layers, Shim
 from tests.test_process import program
 
-SCALE = int(os.environ.get("FUZZ", "1"))
+SCALE = float(os.environ.get("FUZZ", "1"))
 LOOKALIKES = [
     '[run-image]\nreference = "x"',
     "[[group-extensions]]",
@@ -142,7 +142,7 @@ def parsed(text: str) -> dict[str, Any]:
     return tomllib.loads(text.removeprefix("\ufeff"))
 
 
-@settings(max_examples=300 * SCALE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=int(300 * SCALE), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents())
 def test_an_edit_changes_the_one_value_of_any_document(document: tuple[str, str, str | None]) -> None:
     text, style, _ = document
@@ -165,7 +165,7 @@ def test_an_edit_changes_the_one_value_of_any_document(document: tuple[str, str,
         assert text.endswith(edited[at + len(ID) + 2 :])
 
 
-@settings(max_examples=150 * SCALE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=int(150 * SCALE), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents(), st.lists(bodies(), max_size=3), st.booleans())
 def test_a_group_without_its_extensions_is_otherwise_the_same(
     document: tuple[str, str, str | None], extensions: list[list[str]], before: bool
@@ -227,7 +227,7 @@ def told(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @settings(
-    max_examples=20 * SCALE,
+    max_examples=int(20 * SCALE),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
