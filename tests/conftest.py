@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,10 @@ import pytest
 from shim.demo import layout, servers
 from tests import real
 
+# Whoever runs the tests in the background may have these ignored, and the phases would inherit it.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 # For mutation testing: that an example fails is enough, it needn't be made small.
 hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 SCHEMA = json.loads((pathlib.Path(__file__).parent.parent / "docs" / "reference" / "report.schema.json").read_text())
