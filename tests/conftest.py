@@ -11,7 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import jsonschema
@@ -194,14 +194,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("real")
 
 
+def leave_out(reason: str) -> NoReturn:
+    """Leave a test out, and under CI make that an error."""
+    if os.environ.get("CI"):
+        raise RuntimeError(f"under CI this is required: {reason}")
+    pytest.skip(reason)
+
+
 def leave_out_without(*parts: str) -> None:
-    """Leave a test out where real parts can't be had, and under CI make that an error."""
+    """Leave a test out where real parts can't be had."""
     absent = [program for part in parts for program in real.missing(part)]
     reason = f"not installed: {', '.join(absent)}" if absent else "an engine needs root" if os.getuid() else ""
-    if reason and os.environ.get("CI"):
-        raise RuntimeError(f"under CI the real engines and the registry are required: {reason}")
     if reason:
-        pytest.skip(reason)
+        leave_out(reason)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import pytest
 from shim import engine
 from shim.errors import PullFailed, Unreachable
 from tests.conftest import ID, SHIM, Layers, Shim
+from tests.test_process import program
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
@@ -63,6 +64,12 @@ def half_a_step(request: http.server.BaseHTTPRequestHandler) -> None:
 
 def close(request: http.server.BaseHTTPRequestHandler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def rewriting(shim: Shim, layers: Layers) -> pathlib.Path:
+    """A restorer that rewrites the reference r:1 to a digest."""
+    sed = f'sed -i \'s/reference = "r:1"/reference = "r@sha256:{ID}"/\' {layers.toml}'
+    return program(shim.directory / "restorer", f"#!/bin/sh\n{sed}\n")
 
 
 VERSION = text(200, json.dumps({"Version": "1", "ApiVersion": "1.41"}).encode())
@@ -182,9 +189,7 @@ def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
 
     server = faulty(change_its_mind)
     layers.write("r:1", "r:1")
-    phase = shim.directory / "restorer"
-    phase.write_text(f'#!/bin/sh\nsed -i \'s/reference = "r:1"/reference = "r@sha256:{ID}"/\' {layers.toml}\n')
-    phase.chmod(0o755)
+    phase = rewriting(shim, layers)
     ended = shim.run(phase, DOCKER_HOST=server.url)
     assert (ended.code, ended.outcome, layers.reference) == (0, "unrepaired", f"r@sha256:{ID}")
     assert "--daemon" in ended.err

@@ -20,9 +20,9 @@ from shim import analyzed, group
 from shim.errors import EditRefused
 from shim.invocation import read
 from tests.conftest import ID, SHIM, Layers, Shim
+from tests.test_files import SCALE
 from tests.test_process import program
 
-SCALE = float(os.environ.get("FUZZ", "1"))
 LOOKALIKES = [
     '[run-image]\nreference = "x"',
     "[[group-extensions]]",
