@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import hypothesis
@@ -129,6 +129,21 @@ class Shim:
         process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert "Traceback" not in process.stderr, process.stderr
         return Ran(process, report)
+
+
+def on_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own, and return its exit status and what it showed."""
+    ours, its = os.openpty()
+    process = subprocess.Popen(command, env=environ, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(ours, 1000)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    return process.wait(60), seen
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import pty
 import stat
 import subprocess
 
@@ -14,7 +13,7 @@ import pytest
 from shim.demo import images
 from shim.demo.lifecycle import ARCHITECTURE
 from tests import real
-from tests.conftest import ID, SHIM, Layers, Ran, Shim
+from tests.conftest import ID, SHIM, Layers, Ran, Shim, on_a_terminal
 from tests.test_real import id_in
 from tests.test_wrap import OTHER_ID, Parts, parts
 
@@ -123,17 +122,7 @@ def test_a_dry_run_changes_nothing_and_a_diff_shows_it(shim: Shim, rewritten: La
 
 
 def test_a_diff_is_coloured_on_a_terminal(shim: Shim, rewritten: Layers, parts: Parts) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(SHIM[0], [*SHIM, "fix", "--dry-run", "--diff"], {**shim.env, **parts.at})
-    seen = b""
-    while True:
-        try:
-            seen += os.read(terminal, 1000)
-        except OSError:
-            break
-    os.waitpid(pid, 0)
-    os.close(terminal)
+    _, seen = on_a_terminal([*SHIM, "fix", "--dry-run", "--diff"], {**shim.env, **parts.at})
     assert b"\x1b[31m-  reference" in seen
     assert b"\x1b[32m+  reference" in seen
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import pty
 import stat
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
-from tests.conftest import ID, SHIM, Layers, Shim
+from tests.conftest import ID, SHIM, Layers, Shim, on_a_terminal
 from tests.test_process import program
 
 OTHER_ID = "0dd2aeb4cd7210eb502680aa2753e90c17acf98b48184a4540713b4eb4fd0be5"
@@ -178,18 +177,8 @@ def test_4_on_a_terminal_the_progress_is_one_line_that_goes(shim: Shim, layers: 
     name = parts.registry.push("run/new:1.0", parts.image)
     layers.write(name, name)
     command = [*SHIM, "run", "--daemon", "--", str(shim.lifecycle / "restorer")]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, command, {**shim.env, **parts.at})
-    seen = b""
-    while True:
-        try:
-            seen += os.read(terminal, 1000)
-        except OSError:  # the other end is closed
-            break
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, seen
+    code, seen = on_a_terminal(command, {**shim.env, **parts.at})
+    assert code == 0, seen
     assert b"\r\x1b[Kanalyzed-shim: pulling " + name.encode() in seen
     assert b"\r\x1b[K" in seen.rpartition(b"MB")[2]
     assert layers.reference == parts.id
@@ -201,12 +190,7 @@ def test_a_warning_is_coloured_on_a_terminal_unless_it_must_not_be(
     layers.write("r:1", "r:1")
     phase = program(tmp_path / "restorer", "#!/bin/sh\n")
     for environ, coloured in (({}, True), ({"CNB_NO_COLOR": "true"}, False), ({"NO_COLOR": "1"}, False)):
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execve(sys.executable, [*SHIM, "run", "--daemon", "--", str(phase)], {**shim.env, **environ})
-        seen = os.read(terminal, 10_000)
-        os.waitpid(pid, 0)
-        os.close(terminal)
+        _, seen = on_a_terminal([*SHIM, "run", "--daemon", "--", str(phase)], {**shim.env, **environ})
         assert (b"\x1b[33mWarning: \x1b[0m" in seen) is coloured, seen
 
 
