@@ -8,6 +8,7 @@ python docs/render.py --check   exits 1 where one isn't what would be written
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -174,7 +175,11 @@ def tried_page() -> str:
     """Return the page of what was tried, with the number of the tests that pytest finds for each."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts="]
     root = REFERENCE.parent.parent
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    # Without what the caller adds: under `--cov` this process would erase what has been measured so far.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    found = subprocess.run(
+        command, cwd=root, env=environ, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     files = [line.partition("::")[0].rpartition("/")[2] for line in found if "::" in line]
     if unknown := set(files) - {name for _, name in TRIED}:
         raise SystemExit(f"docs/render.py doesn't say what is tried in {', '.join(sorted(unknown))}")
