@@ -229,10 +229,11 @@ class Copy:
 
 
 def overwrite(path: str, old: bytes, new: bytes, rights: Rights = AS_IT_IS) -> None:
-    """Write new content into the same file, where it can't be replaced (a file that is a mount of its own).
+    """Write new content into the same file, where it can't be replaced: it is a mount of its own, or the disk is full.
 
-    One call writes it, filled up with line ends to the old length; TOML doesn't see those, so a
-    reader in between finds the new file, whole. Then they are cut off.
+    Line ends make the shorter of both as long as the other; TOML doesn't see them. So first the file gets its room,
+    which is the step that a full disk refuses. Then one call writes the content into it, and a reader before or after
+    finds the old or the new file, whole. What is too much is cut off last.
 
     Args:
         path: the file.
@@ -250,17 +251,24 @@ def overwrite(path: str, old: bytes, new: bytes, rights: Rights = AS_IT_IS) -> N
     try:
         if os.fstat(descriptor).st_nlink != 1:
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
-        filled = new.ljust(len(old), b"\n")
+        length = len(old)
         try:
-            if os.pwrite(descriptor, filled, 0) != len(filled):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            os.pwrite(descriptor, old, 0)
-            os.ftruncate(descriptor, len(old))
-            raise
-        os.ftruncate(descriptor, len(new))
+            _write_at(descriptor, b"\n" * (len(new) - len(old)), len(old))
+            try:
+                _write_at(descriptor, new.ljust(len(old), b"\n"), 0)
+                length = len(new)
+            except OSError:
+                os.pwrite(descriptor, old, 0)
+                raise
+        finally:
+            os.ftruncate(descriptor, length)
     finally:
         os.close(descriptor)
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    if os.pwrite(descriptor, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _owner(about: os.stat_result) -> tuple[int, int]:

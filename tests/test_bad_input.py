@@ -183,9 +183,15 @@ def test_a_read_only_layers_directory(
 
 
 @needs_root
-def test_a_full_disk_keeps_the_file_whole(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
-    """On a tmpfs of a few pages that a restorer filled up."""
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\ncat /dev/zero > {layers.path}/fill 2>/dev/null\nexit 0\n")
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
+def test_a_full_disk(known: Shim, layers: Layers, tmp_path: pathlib.Path, room: bool, strict: str, code: int) -> None:
+    """On a tmpfs of a few pages that a restorer filled up; what the file's last page has room for is written."""
+    said = tmp_path / "said"
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\ncat /dev/zero > {layers.path}/fill 2>{said}\nexit 0\n")
+    if not room:
+        short = 4096 - 5 - layers.toml.stat().st_size
+        layers.toml.write_text(f"#{'x' * (short - 2)}\n{layers.toml.read_text()}")
     content = layers.toml.read_text()
     ended = in_mount_namespace(
         f"cp -a {layers.path} {tmp_path}/kept; mount -t tmpfs -o size=64k none {layers.path};"
@@ -193,10 +199,45 @@ def test_a_full_disk_keeps_the_file_whole(known: Shim, layers: Layers, tmp_path:
         *("sh", "-c", '"$@"; code=$?; cat "$CNB_LAYERS_DIR/analyzed.toml"; exit $code', "sh"),
         *(*SHIM, "run", "--", str(phase)),
         shim=known,
+        ANALYZED_SHIM_STRICT=strict,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert "No space left" in said.read_text()
     assert "Traceback" not in ended.stderr
-    assert ended.stdout in (content, content.replace('reference = "r:1"', f'reference = "{ID}"'))
+    if room:
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == content.replace('reference = "r:1"', f'reference = "{ID}"')
+    else:
+        assert ended.returncode == code, ended.stderr
+        assert f"{layers.toml} can't be written: No space left" in ended.stderr
+        assert ended.stdout == content
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o644, 0o444], ids=["file writable", "file not writable"])
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
+def test_a_directory_that_is_not_writable(
+    known: Shim, layers: Layers, tmp_path: pathlib.Path, mode: int, strict: str, code: int
+) -> None:
+    """For the user that the restorer drops to: the file itself is written where that may be."""
+    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    for path in (layers.toml, layers.group, layers.path):
+        os.chown(path, 1000, 1000)
+    layers.toml.chmod(mode)
+    layers.path.chmod(0o555)
+    before = layers.toml.read_text()
+    for parent in layers.path.parents[:3]:
+        parent.chmod(0o755)
+    ended = known.run(phase, "-uid", "1000", "-gid", "1000", ANALYZED_SHIM_STRICT=strict)
+    after = layers.toml.read_text()
+    if mode == 0o644:
+        assert (ended.code, ended.outcome) == (0, "prevented"), ended.err
+        assert after == before.replace('reference = "r:1"', f'reference = "{ID}"')
+    else:
+        assert (ended.code, ended.outcome, after) == (code, "unrepaired", before), ended.err
+        assert f"{layers.toml} can't be written" in ended.err
+    about = layers.toml.stat()
+    assert (about.st_mode & 0o777, about.st_uid, about.st_gid) == (mode, 1000, 1000)
+    assert layers.stray() == set()
 
 
 @needs_root

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.test_process import program
 
 NAME = "r:1"
 REWRITTEN = "registry.example/run@sha256:" + "ab" * 32
+PHASES = ("analyzer", "restorer", "exporter")
 USER, MODE = 1000, 0o640
 RANDOM_KILLS = int(os.environ.get("KILLS", "300"))
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="files have another owner, which needs root")
@@ -40,6 +42,8 @@ class Way:
         phase: str = "true",
         wrapper: tuple[str, ...] = (),
         steps: tuple[str, ...] = (),
+        disk: bool = False,
+        extra: str = "",
     ) -> None:
         self.arguments = arguments
         self.before = before
@@ -49,6 +53,12 @@ class Way:
         self.wrapper = wrapper
         self.steps = steps
         """Some that have to be among the steps, so that nothing is left out unseen."""
+        self.disk = disk
+        """On a file system of its own, which is full."""
+        self.extra = extra
+
+    def text(self, reference: str) -> str:
+        return analyzed_toml(reference, NAME, extra=self.extra)
 
 
 REWRITE = 'dd if="$REWRITTEN" of="$CNB_LAYERS_DIR/analyzed.toml" conv=notrunc bs=65536 2>/dev/null'
@@ -58,6 +68,7 @@ WRITES = (
     *("after fchmod in shim.files._replace", "before replace in shim.files._replace"),
     "after replace in shim.files._replace",
 )
+TO_THE_END_OF_A_PAGE = "#" + "x" * (4096 - 5 - 2 - len(analyzed_toml(NAME, NAME))) + "\n"
 FORBID_MEMFD = (sys.executable, "-m", "tests.forbid", "memfd_create")
 WAYS = {
     "row 4": Way(("run", "--daemon", "--", "restorer"), NAME, ID, steps=WRITES),
@@ -70,6 +81,13 @@ WAYS = {
     "row 6": Way(("run", "--", "restorer"), NAME, ID, (REWRITTEN,), REWRITE, steps=WRITES),
     "row 9": Way(("run", "--", "exporter", "-daemon", "app"), REWRITTEN, ID, steps=WRITES),
     "row 10": Way(("run", "--", "exporter", "app"), ID, NAME, steps=("before execve in shim.process.become",)),
+    "the note": Way(
+        ("run", "--", "analyzer", "-daemon", "app"),
+        NAME,
+        NAME,
+        steps=("after write in shim.files._replace", "after replace in shim.files._replace"),
+    ),
+    "a name is filled in": Way(("run", "--no-daemon", "--", "restorer"), "", NAME, steps=WRITES),
     "fix": Way(("fix", "--daemon"), REWRITTEN, ID, steps=WRITES),
     "without memory files": Way(
         ("run", "--daemon", "--", "restorer"),
@@ -92,7 +110,22 @@ WAYS = {
             'mount --bind "$OUTSIDE" "$CNB_LAYERS_DIR/analyzed.toml"; exec "$@"',
             "sh",
         ),
-        steps=("after pwrite in shim.files.overwrite", "after ftruncate in shim.files.overwrite"),
+        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+    ),
+    "a full disk with room in the file's last page": Way(
+        ("run", "--daemon", "--", "restorer"),
+        NAME,
+        ID,
+        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+        disk=True,
+    ),
+    "a full disk": Way(
+        ("run", "--daemon", "--", "restorer"),
+        NAME,
+        NAME,
+        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+        disk=True,
+        extra=TO_THE_END_OF_A_PAGE,
     ),
 }
 
@@ -106,18 +139,22 @@ class Place:
             parent.chmod(0o755)
         self.way = way
         self.directory = directory
-        self.layers = Layers(directory / "layers")
+        self.disk = directory / "disk"
+        self.disk.mkdir()
+        if way.disk:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(self.disk)], check=True)
+        self.layers = Layers(self.disk / "layers")
         self.outside = directory / "outside.toml"
         self.mounted = "OUTSIDE" in "".join(way.wrapper)
         self.tmp = directory / "tmp"
         self.tmp.mkdir(mode=0o777)
         phases = directory / "phases"
         phases.mkdir()
-        for phase in ("restorer", "exporter"):
+        for phase in PHASES:
             program(phases / phase, f"#!/bin/sh\n{way.phase}\n")
         rewritten = directory / "rewritten.toml"
-        rewritten.write_text(analyzed_toml(REWRITTEN, NAME))
-        self.arguments = [str(phases / word) if word in ("restorer", "exporter") else word for word in way.arguments]
+        rewritten.write_text(way.text(REWRITTEN))
+        self.arguments = [str(phases / word) if word in PHASES else word for word in way.arguments]
         self.env = {
             **{name: value for name, value in base.items() if not name.startswith("COV")},
             "CNB_LAYERS_DIR": str(self.layers.path),
@@ -133,13 +170,21 @@ class Place:
     def file(self) -> pathlib.Path:
         return self.outside if self.mounted else self.layers.toml
 
+    def close(self) -> None:
+        if self.way.disk:
+            subprocess.run(["umount", str(self.disk)], check=True)
+
     def lay(self) -> None:
-        self.layers.write(self.way.before, NAME)
+        (self.disk / "fill").unlink(missing_ok=True)
+        self.layers.write(self.way.before, NAME, extra=self.way.extra)
         if self.mounted:
             self.outside.write_bytes(self.layers.toml.read_bytes())
         os.chown(self.layers.path, USER, USER)
         self.file.chmod(MODE)
         os.chown(self.file, USER, USER)
+        if self.way.disk:
+            with pytest.raises(OSError, match="No space left"):
+                (self.disk / "fill").write_bytes(bytes(1 << 16))
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -153,21 +198,24 @@ class Place:
 
     def check_whole(self, when: str) -> None:
         text = self.file.read_text()
-        may_be = [analyzed_toml(reference, NAME) for reference in (self.way.before, *self.way.between, self.way.right)]
-        if self.mounted:  # can't be replaced: its new content may end in line ends that were to be cut off
+        may_be = [self.way.text(reference) for reference in (self.way.before, *self.way.between, self.way.right)]
+        if self.mounted or self.way.disk:  # can't be replaced: may end in line ends that were to be cut off
             text = text.rstrip("\n") + "\n"
         assert text in may_be, (when, text)
+        if self.layers.note.exists():
+            assert self.layers.note.read_text().endswith("(analyzed-shim).\ndaemon = true\n"), when
         about = self.file.stat()
         assert (about.st_mode & 0o7777, about.st_uid, about.st_gid) == (MODE, USER, USER), when
 
     def check_the_next_run(self, when: str) -> None:
-        if self.way.between:  # a reference that was rewritten before is no rewrite: the next build begins anew
+        if self.way.between or self.way.disk:  # what was rewritten before is no rewrite: the next build begins anew
             self.lay()
         process = self.start(*SHIM)
         assert process.wait(60) == 0, when
         self.check_whole(when)
-        assert self.file.read_text() == analyzed_toml(self.way.right, NAME), when
+        assert self.file.read_text() == self.way.text(self.way.right), when
         assert self.left() == set(), when
+        assert self.layers.note.exists() == ("analyzer" in "".join(self.arguments)), when
 
     def left(self) -> set[str]:
         return self.layers.stray() | {path.name for path in self.tmp.iterdir()}
@@ -182,23 +230,23 @@ def url(engine: servers.Engine) -> str:
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_each_step(shim: Shim, url: str, tmp_path: pathlib.Path, name: str) -> None:
     way = WAYS[name]
-    place = Place(tmp_path / "listing", way, url, shim.env)
     listing = tmp_path / "steps"
-    assert place.start(sys.executable, "-m", "tests.steps", str(listing)).wait(60) == 0
-    assert place.file.read_text() == analyzed_toml(way.right, NAME)
+    with closing(Place(tmp_path / "listing", way, url, shim.env)) as place:
+        assert place.start(sys.executable, "-m", "tests.steps", str(listing)).wait(60) == 0
+        assert place.file.read_text() == way.text(way.right)
     steps = listing.read_text().splitlines()
     for needed in way.steps:
         assert any(step.startswith(needed) for step in steps), (needed, steps)
 
     def kill_at(number: int) -> bool:
         when = f"{name}, step {number}: {steps[number - 1]}"
-        here = Place(tmp_path / str(number), way, url, shim.env)
-        process = here.start(sys.executable, "-m", "tests.steps", str(number))
-        assert process.wait(60) == -signal.SIGKILL, when
-        here.check_whole(when)
-        left = bool(here.left())
-        here.check_the_next_run(when)
-        return left
+        with closing(Place(tmp_path / str(number), way, url, shim.env)) as here:
+            process = here.start(sys.executable, "-m", "tests.steps", str(number))
+            assert process.wait(60) == -signal.SIGKILL, when
+            here.check_whole(when)
+            left = bool(here.left())
+            here.check_the_next_run(when)
+            return left
 
     with ThreadPoolExecutor(2) as pool:
         left = list(pool.map(kill_at, range(1, len(steps) + 1)))
@@ -211,23 +259,24 @@ def test_killed_at_hundreds_of_random_moments(shim: Shim, url: str, tmp_path: pa
     lasts = {}
     for name, way in WAYS.items():
         began = time.monotonic()
-        assert Place(tmp_path / f"{name} once", way, url, shim.env).start(*SHIM).wait(60) == 0
+        with closing(Place(tmp_path / f"{name} once", way, url, shim.env)) as once:
+            assert once.start(*SHIM).wait(60) == 0
         lasts[name] = time.monotonic() - began
 
     def kill(number: int, name: str, after: float) -> bool:
         when = f"seed {seed}, {name} after {after:.4f} s"
-        place = Place(tmp_path / str(number), WAYS[name], url, shim.env)
-        process = place.start(*SHIM)
-        time.sleep(after)
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        killed = process.wait(60) == -signal.SIGKILL
-        place.check_whole(when)
-        if place.left() or number % 5 == 0:
-            place.check_the_next_run(when)
-        return killed
+        with closing(Place(tmp_path / str(number), WAYS[name], url, shim.env)) as place:
+            process = place.start(*SHIM)
+            time.sleep(after)
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            killed = process.wait(60) == -signal.SIGKILL
+            place.check_whole(when)
+            if place.left() or number % 5 == 0:
+                place.check_the_next_run(when)
+            return killed
 
     names = [dice.choice(list(WAYS)) for _ in range(RANDOM_KILLS)]
     moments = [dice.uniform(0, lasts[name]) for name in names]
