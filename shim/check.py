@@ -7,7 +7,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from shim import policy
+from shim import engine, policy
 from shim.errors import Unreachable
 from shim.invocation import WRAPPED
 from shim.look import Look
@@ -179,18 +179,17 @@ class _Check(Look):
             )
 
     def _ask_whether_it_answers(self) -> None:
-        from shim import engine
-
         assert self.address is not None
+        address = self.address
         try:
-            self.daemon = engine.Daemon(self.address, self.settings.timeout, self.call.environ)
+            self.daemon = self.ask(lambda: engine.Daemon(address, self.settings.timeout, self.call.environ))
         except Unreachable as problem:
             self.detail = str(problem)
             self.facts = self.facts.but(engine="silent")
 
     def _find_in_engine(self, about: About | None) -> None:
-        state, daemon = self.facts.engine, self.facts.build == "daemon"
-        severity: Severity = "warning" if daemon else "note"
+        state, for_daemon = self.facts.engine, self.facts.build == "daemon"
+        severity: Severity = "warning" if for_daemon else "note"
         if state == "absent":
             self._find(
                 severity, self.detail or "there is no daemon's socket", "mount it, or the reference stays the name"
@@ -205,11 +204,12 @@ class _Check(Look):
             )
         if state == "lacks" and self.before is not None and self.before.image:
             self._find(
-                "error" if daemon else "note", f"{self.name()} isn't in the daemon", f"docker pull {self.name()}"
+                "error" if for_daemon else "note", f"{self.name()} isn't in the daemon", f"docker pull {self.name()}"
             )
         if state == "has" and self.daemon is not None:
+            daemon, name = self.daemon, self.name()
             try:
-                self._find_architecture(self.daemon.platform_of(self.name()), self.daemon.platform())
+                self._find_architecture(*self.ask(lambda: (daemon.platform_of(name), daemon.platform())))
             except Unreachable as problem:
                 self._find("note", f"the architecture can't be told: {problem}", "nothing")
         if about is not None and about.store == "containerd":
@@ -225,10 +225,11 @@ class _Check(Look):
 
     def _find_in_registry(self) -> None:
         assert self.daemon is not None
-        name = self.name()
+        daemon, name = self.daemon, self.name()
+        asked = engine.Inquiry(lambda: daemon.registry_digest(name))
         try:
-            digest = self.daemon.registry_digest(name)
-            known = self.daemon.digests_of(name) if self.facts.engine == "has" else [digest]
+            digest = asked.answer(self.settings.timeout)  # a time limit of its own: the registry may be far
+            known = self.ask(lambda: daemon.digests_of(name)) if self.facts.engine == "has" else [digest]
         except Unreachable as problem:
             what = f"the registry doesn't have {name} or can't be asked: {problem}"
             self._find("note", what, "nothing, in a daemon build")

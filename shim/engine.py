@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 else:
     import _socket  # `socket` wraps it in enums, at half a bare interpreter start
 
+_MOST = 16 << 20
+"""Bytes that an answer may have; what an engine says of an image has some thousands."""
 _UNREADABLE_IS = "look at the daemon, or give its address with --docker-host"
 
 
@@ -390,6 +392,7 @@ class Inquiry:
         except Exception as problem:  # whatever is wrong with it must not leave anybody waiting
             self._problem = Unreachable(f"the docker package can't be imported: {problem}", "install the shim anew")
         self._started = time.monotonic()
+        self._ended: float | None = None
         self._ready.set()
         try:
             if self._problem is None:
@@ -397,13 +400,14 @@ class Inquiry:
         except Unreachable as problem:
             self._problem = problem
         finally:
+            self._ended = time.monotonic()
             self._answered.set()
 
-    def answer(self, timeout: float) -> Any:
+    def answer(self, seconds: float) -> Any:
         """Return the answer; the thread has ended then, unless there was none.
 
         Args:
-            timeout: seconds from the asking on.
+            seconds: how long it may take, from the asking on.
 
         Raises:
             Unreachable: there is none in that time, or none that can be used.
@@ -412,19 +416,35 @@ class Inquiry:
         import time
 
         self._ready.wait()
-        if not self._answered.wait(self._started + timeout - time.monotonic()):
-            raise Unreachable(f"the daemon gave no answer in {timeout:g} s", "give it longer with --timeout")
+        if not self._answered.wait(self._started + seconds - time.monotonic()):
+            raise Unreachable("the daemon gave no answer in time", "give it longer with --timeout")
         if self._thread.ident is not None:
             self._thread.join()
         if self._problem is not None:
             raise self._problem
         return self._answer
 
+    def took(self) -> float:
+        """Return the seconds from the asking to the answer, or to now where there is none yet."""
+        import time
+
+        return (self._ended or time.monotonic()) - self._started
+
 
 def _connect(address: Address, timeout: float, environ: Mapping[str, str]) -> APIClient:
-    import docker
+    from docker import APIClient
     from docker.context import ContextAPI
     from docker.utils import kwargs_from_env
+
+    class Client(APIClient):
+        """Reads no more of an answer than there can be of one, where it is read at once."""
+
+        def send(self, request: Any, **how: Any) -> Any:
+            response = super().send(request, **{**how, "stream": True})
+            if not how.get("stream"):
+                response.raw = _Limited(response.raw)
+                response.content  # noqa: B018  # reads and keeps it
+            return response
 
     arguments: dict[str, Any] = {}
     if address.url:
@@ -435,12 +455,31 @@ def _connect(address: Address, timeout: float, environ: Mapping[str, str]) -> AP
             raise Unreachable("the docker context in use isn't there", "docker context ls shows which are")
         arguments = {"base_url": context.Host, "tls": context.TLSConfig or False}
     ssh = str(arguments["base_url"]).startswith("ssh://")
-    return docker.APIClient(
+    return Client(
         version="auto",
         timeout=timeout,  # type: ignore[arg-type]  # requests takes parts of a second
         use_ssh_client=ssh,
         **arguments,
     )
+
+
+class _Limited:
+    """The body of an answer, as `requests` has it, which can't be longer than a limit."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(self, *arguments: Any, **how: Any) -> Iterator[bytes]:
+        """Yield the parts of the body."""
+        length = 0
+        for part in self._raw.stream(*arguments, **how):
+            length += len(part)
+            if length > _MOST:
+                raise Unreachable(f"the daemon's answer is longer than {_MOST} bytes", _UNREADABLE_IS)
+            yield part
 
 
 def _usable(ask: Callable[[], _T]) -> _T:

@@ -13,6 +13,7 @@ from shim.model import Clues, Facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from shim.analyzed import Analyzed
@@ -54,6 +55,8 @@ class Look:
         """The daemon's image of the run image's name: 64 hex digits."""
         self.ending: Ending | None = None
         self.warnings: list[str] = []
+        self._waited = 0.0
+        """Seconds that the daemon's answers took."""
 
     def look(self) -> None:
         """Gather what can be known of a restorer's or an exporter's call without asking the daemon."""
@@ -134,10 +137,31 @@ class Look:
 
         return engine.Inquiry(ask)
 
+    def answer(self, inquiry: Inquiry) -> Any:
+        """Return an answer, if it comes in what is left of the time limit, which is for all answers together.
+
+        Raises:
+            Unreachable: it doesn't, or can't be used.
+
+        """
+        try:
+            return inquiry.answer(self.settings.timeout - self._waited)
+        finally:
+            self._waited += inquiry.took()
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """Ask, and return the answer.
+
+        Raises:
+            Unreachable: as by `answer`.
+
+        """
+        return self.answer(engine.Inquiry(question))
+
     def settle(self, inquiry: Inquiry) -> None:
         """Make a fact of the answer about the name."""
         try:
-            self.id = inquiry.answer(self.settings.timeout)
+            self.id = self.answer(inquiry)
         except Unreachable as problem:
             self.detail = with_tip(problem)
             self.facts = self.facts.but(engine="silent")
@@ -151,7 +175,7 @@ class Look:
         assert self.daemon is not None and self.now is not None
         daemon, reference = self.daemon, self.now.reference
         try:
-            found = engine.Inquiry(lambda: daemon.image_id(reference)).answer(self.settings.timeout)
+            found = self.ask(lambda: daemon.image_id(reference))
         except Unreachable as problem:
             self.detail = with_tip(problem)
             self.facts = self.facts.but(resolves="silent")
@@ -184,7 +208,7 @@ class Look:
         if self.daemon is None or "silent" in (self.facts.engine, self.facts.resolves):  # it had its time
             return None
         try:
-            about: About = engine.Inquiry(self.daemon.about).answer(self.settings.timeout)
+            about: About = self.ask(self.daemon.about)
         except Unreachable:
             return None
         return about

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 PULL_POLICIES: tuple[PullPolicy, ...] = ("never", "if-not-present", "always")
 TIMEOUT = 5.0
-"""Seconds that one answer of the daemon may take."""
+"""Seconds that the daemon's answers may take, all together."""
 HELP = {
     "daemon": "It is known to be a daemon build, or known not to be one.",
     "pull-policy": "never, if-not-present or always; given, it says that it is a daemon build.",
     "docker-host": "The daemon's address; else the docker context, else the usual sockets.",
-    "timeout": "Seconds that one answer of the daemon may take.",
+    "timeout": "Seconds that the daemon's answers may take, all together; a pull takes what it takes.",
     "report": "Write what was found and done to this file, as JSON; {phase} in it becomes the phase.",
     "strict": "Exit 81 where something couldn't be repaired, instead of going on.",
 }

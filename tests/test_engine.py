@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +54,12 @@ def drip(request: http.server.BaseHTTPRequestHandler) -> None:
         time.sleep(0.3)
 
 
+def no_end(request: http.server.BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        request.wfile.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+
+
 def no_http(request: http.server.BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"SSH-2.0-banana\r\n")
 
@@ -83,7 +91,8 @@ FAULTS: dict[str, Answer] = {
     "an id that is none": text(200, b'{"Id": "sha256:banana"}'),
     "an id of another type": text(200, b'{"Id": 7}'),
     "nothing": text(200, b""),
-    "much": text(200, b"[" + b"1," * 20_000_000 + b"1]"),
+    "100 MB": text(200, b"[" + b"1," * 50_000_000 + b"1]"),
+    "no end": no_end,
     "hangs": hang,
     "hangs in the middle": hang_in_the_middle,
     "drips": drip,
@@ -170,12 +179,84 @@ def test_a_daemon_that_can_not_tell_about_itself_is_left_out_of_the_report(
     assert time.monotonic() - began < 4
 
 
-def test_a_fault_in_the_version_is_the_same(shim: Shim, layers: Layers, faulty: Callable[..., Faulty]) -> None:
+VERSIONS = {
+    "other json": text(200, b"[]"),
+    "a number": text(200, b'{"ApiVersion": 3}'),
+    "no number": text(200, b'{"ApiVersion": "x"}'),
+    **{name: FAULTS[name] for name in ("100 MB", "hangs", "hangs in the middle", "drips", "closes", "no http")},
+}
+
+
+@pytest.mark.parametrize("fault", VERSIONS)
+def test_a_fault_in_the_version_is_the_same(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str
+) -> None:
     layers.write("r:1", "r:1")
-    for version in (text(200, b"[]"), text(200, b'{"ApiVersion": 3}'), text(200, b'{"ApiVersion": "x"}'), close):
-        server = faulty(FAULTS["500"], version)
-        ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=server.url)
+    server = faulty(FAULTS["500"], VERSIONS[fault])
+    began = time.monotonic()
+    ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=server.url)
+    assert (ended.code, ended.outcome) == (0, "kept-name")
+    assert time.monotonic() - began < 1 + 4
+
+
+@pytest.mark.parametrize("fault", ["100 MB", "no end"])
+def test_what_has_no_end_is_not_read_to_it(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str
+) -> None:
+    """The memory that a whole build has may be less."""
+    layers.write("r:1", "r:1")
+    phase = program(shim.directory / "restorer", "#!/bin/sh\n")
+    code = (
+        "import resource, subprocess, sys; ended = subprocess.run(sys.argv[1:])"
+        "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(ended.returncode)"
+    )
+    shim.unmeasured()
+    ended = shim.call(
+        *(sys.executable, "-c", code, *SHIM, "run", "--daemon", "--", str(phase)), DOCKER_HOST=faulty(FAULTS[fault]).url
+    )
+    assert (ended.code, ended.outcome) == (0, "kept-name")
+    assert int(ended.out) < 150_000  # kilobytes; read whole, 100 MB took 600_000
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ("null", "no id", "an id of another type")])
+def test_the_exporter_s_wrapper_fix_and_check_bear_the_same_faults(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str
+) -> None:
+    reference = f"localhost:1/r@sha256:{ID}"
+    url = faulty(FAULTS[fault]).url
+    phase = program(shim.directory / "exporter", "#!/bin/sh\n")
+    wrapped = (*SHIM, "run", "--timeout", "1", "--", str(phase), "-daemon", "app")
+    for command in (wrapped, (*SHIM, "fix", "--daemon", "--timeout", "1"), (*SHIM, "check", "--timeout", "1")):
+        layers.write(reference, "localhost:1/r:1")
+        began = time.monotonic()
+        ended = shim.call(*command, DOCKER_HOST=url)
+        assert time.monotonic() - began < 1 + 4, command
+        assert layers.reference == reference
+        if "check" in command:
+            assert (ended.code, "what to do:" in ended.out) == (0, True), ended.out
+        else:
+            assert (ended.code, ended.outcome) == (0, "unrepaired"), ended.err
+            assert ended.err.count("\n") == 1, ended.err
+
+
+def test_a_socket_whose_queue_is_full(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "full.sock"
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(path))
+        listening.listen(0)
+        while True:
+            waiting = opened.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            try:
+                waiting.connect(str(path))
+            except BlockingIOError:
+                break
+        layers.write("r:1", "r:1")
+        began = time.monotonic()
+        ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=f"unix://{path}")
         assert (ended.code, ended.outcome) == (0, "kept-name")
+        assert time.monotonic() - began < 1 + 4
 
 
 def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
