@@ -20,12 +20,12 @@ def main() -> int:
     """Run the shim, and return its exit code; where it wraps a phase it ends or becomes the phase instead."""
     name = os.path.basename(sys.argv[0])
     if name in invocation.WRAPPED:
-        process.die_of_interrupts()
+        process.begin()
         environ = process.inherited_environment()
         real = environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
         _end(wrap.drop_in(real, sys.argv, environ))
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
-        process.die_of_interrupts()
+        process.begin()
         _end(wrap.run(sys.argv[2:], process.inherited_environment()))
     from shim import cli  # typer costs six bare interpreter starts
 

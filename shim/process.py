@@ -1,8 +1,8 @@
 """The operating system: become a program, or be its transparent parent; hand a file over without a file.
 
 Signals are handled as in dumb-init (https://github.com/Yelp/dumb-init): all are blocked, and one
-loop waits for them. What the terminal sends reaches the whole foreground group by itself and isn't
-sent twice.
+loop waits for them. What a key at the terminal sends reaches the whole foreground group by itself
+and isn't sent twice.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ _NOT_FORWARDED = frozenset(
     )
 )
 _STOPPING = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
+_ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+"""What whoever wants a program to end sends it."""
+_TO_THE_GROUP = (*_STOPPING, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGWINCH, _signal.SIGXCPU)
+"""What the kernel sends to all of a group, or to each process by itself."""
 _SENT_BY_KERNEL = 0x80
-"""`si_code` SI_KERNEL of sigaction(2): for these signals it means the terminal."""
+"""`si_code` SI_KERNEL of sigaction(2)."""
 
 
 class Ending(Record):
@@ -42,16 +46,32 @@ class Ending(Record):
     code: int
     """Its exit status, or 128 + n for the signal n."""
     killed: bool
+    interrupted: bool = False
+    """Whether we were sent a signal meanwhile that asks a program to end."""
 
     def __str__(self) -> str:
         """Say it in words."""
         return f"signal {self.code - 128}" if self.killed else f"exit status {self.code}"
 
 
-def die_of_interrupts() -> None:
-    """Let Ctrl-C end the shim as it ends any program, rather than with a traceback."""
+def begin() -> None:
+    """Make this process one that is ended by signals as any program is, and whose standard streams are what they are.
+
+    Ctrl-C ends it rather than being a traceback; as process 1, to which the kernel doesn't send a signal that isn't
+    handled, those that ask it to end do. Where a stream is closed, nothing else can become it: the phase, which still
+    finds it closed, would read or write what the shim had opened for itself.
+    """
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if os.getpid() == 1:
+        for number in _ENDING:
+            if _signal.getsignal(number) == _signal.SIG_DFL:
+                _signal.signal(number, lambda number, _: os._exit(128 + number))
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, and closed for whatever is run
 
 
 def inherited_environment() -> Mapping[str, str]:
@@ -130,14 +150,16 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
                 raise CannotStart(f"no process can be started: {problem.strerror}", "raise the limit") from None
             raise _cannot_run(path, problem) from None
         meanwhile()
+        interrupted = False
         while True:
             signal = _signal.sigwaitinfo(forwarded)
             if signal.si_signo == _signal.SIGCHLD:
                 ending = _reap(child)
                 if ending is not None:
-                    return ending
+                    return ending.but(interrupted=interrupted)
                 continue
-            if signal.si_code != _SENT_BY_KERNEL:
+            interrupted = interrupted or signal.si_signo in _ENDING
+            if signal.si_code != _SENT_BY_KERNEL or signal.si_signo not in _TO_THE_GROUP:
                 os.kill(child, signal.si_signo)
             if signal.si_signo in _STOPPING:
                 os.kill(os.getpid(), _signal.SIGSTOP)

@@ -42,22 +42,23 @@ class Acting:
     def __init__(self, user: Rights | None) -> None:
         """Take the user, or None to go on as it is."""
         self.user = user
+        self._group = 0
         self._groups: list[int] = []
 
     def __enter__(self) -> Rights | None:
         """Take on the user's rights, and return the user."""
         if self.user is not None:
-            self._groups = os.getgroups()
+            self._group, self._groups = os.getegid(), os.getgroups()
             os.setgroups([])
             os.setegid(self.user.gid)
             os.seteuid(self.user.uid)
         return self.user
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        """Take root's rights back."""
+        """Take root's rights back, in the group that it had."""
         if self.user is not None:
             os.seteuid(0)
-            os.setegid(0)
+            os.setegid(self._group)
             os.setgroups(self._groups)
 
 

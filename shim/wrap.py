@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shim.engine import Inquiry
     from shim.invocation import Invocation
     from shim.policy import Row
+    from shim.process import Ending
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -169,17 +170,10 @@ class _Run(Look):
                 inquiries.append(self.ask_for_name())
 
         argv, copy = self._arguments(row)
-        try:
-            self.ending = process.run(self.path, argv, self.call.environ, meanwhile)
-        except CannotStart as problem:  # becoming it takes no more room than the bare phase
-            self.warn(f"{with_tip(problem)}; becoming the {self.call.phase}, which nothing is put right after")
-            process.become(self.path, argv, self.call.environ)
-        finally:
-            if copy:
-                copy.remove()
-        self.runs += 1
+        self.ending = ending = self._run_phase(argv, copy, meanwhile)
+        ended = ending.killed or (ending.interrupted and ending.code)  # such a one isn't run again
         self.facts = self.facts.but(
-            status="killed" if self.ending.killed else "failed" if self.ending.code else "ended-well",
+            status="killed" if ended else "failed" if ending.code else "ended-well",
             retried=again,
         )
         if self.facts.status == "ended-well" or (self.facts.status == "failed" and self.facts.build == "unsaid"):
@@ -196,6 +190,19 @@ class _Run(Look):
             rewritten=after.reference != self.before.reference,
             touched=after.data != self.before.data,
         )
+
+    def _run_phase(self, argv: tuple[str, ...], copy: files.Copy | None, meanwhile: Callable[[], None]) -> Ending:
+        """Run the phase with us as its parent, and take the copy of its group.toml away afterwards."""
+        try:
+            ending = process.run(self.path, argv, self.call.environ, meanwhile)
+        except CannotStart as problem:  # becoming it takes no more room than the bare phase
+            self.warn(f"{with_tip(problem)}; becoming the {self.call.phase}, which nothing is put right after")
+            process.become(self.path, argv, self.call.environ)
+        finally:
+            if copy:
+                copy.remove()
+        self.runs += 1
+        return ending
 
     def _arguments(self, row: Row) -> tuple[tuple[str, ...], files.Copy | None]:
         """Return the phase's arguments, and the copy of group.toml to remove afterwards, if there is one."""
@@ -236,11 +243,7 @@ class _Run(Look):
         if copy is None:
             self._report(row, None)
             process.become(self.path, argv, self.call.environ)
-        try:
-            self.ending = process.run(self.path, argv, self.call.environ, lambda: None)
-        finally:
-            copy.remove()
-        self.runs += 1
+        self.ending = self._run_phase(argv, copy, lambda: None)
         self._report(row, self.ending.code)
         return self.ending.code
 

@@ -436,6 +436,50 @@ def test_pulling_and_asking_say_what_is_wrong(faulty: Callable[..., Faulty]) -> 
         daemon.about()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="is process 1 of a namespace of its own, which needs root")
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM"])
+@pytest.mark.parametrize("pulling", [True, False])
+def test_as_process_1_too_a_signal_ends_it_while_it_pulls_or_asks(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], name: str, pulling: bool
+) -> None:
+    """The kernel sends process 1 nothing that isn't handled."""
+    layers.write("r:1", "r:1")
+    asked = threading.Event()
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if pulling and request.command == "GET":
+            text(404, b'{"message": "No such image"}')(request)
+        else:
+            asked.set()
+            time.sleep(30)
+
+    phase = program(shim.directory / "restorer", "#!/bin/sh\necho ran\n")
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "-pf",
+            "--kill-child",
+            *SHIM,
+            "run",
+            "--pull-policy",
+            "always",
+            "--timeout",
+            "60",
+            "--",
+            str(phase),
+        ],
+        env={**shim.env, "DOCKER_HOST": faulty(answer).url},
+        stdout=subprocess.PIPE,
+    )
+    assert asked.wait(30)
+    inside = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    number = signal.Signals[f"SIG{name}"]
+    os.kill(int(inside[0]), number)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (128 + number, b"")
+    assert layers.reference == "r:1"
+
+
 @pytest.mark.parametrize("option", ["--daemon", "--strict"])
 def test_a_signal_does_not_wait_for_a_daemon_that_hangs(
     shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import pty
@@ -15,8 +16,9 @@ from collections.abc import Callable
 import pytest
 
 from shim import process
+from shim.demo import servers
 from shim.errors import CannotRun, NotThere
-from tests.conftest import SHIM, Layers, Shim
+from tests.conftest import GROUP, ID, SHIM, Layers, Shim
 
 CHILD = f"""\
 #!{sys.executable}
@@ -203,17 +205,81 @@ def test_the_terminal_s_interrupt_reaches_the_phase_once(shim: Shim, tmp_path: p
     assert (seen.count(b"SIGINT"), seen.count(b"SIGQUIT")) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM"])
+@pytest.mark.parametrize("trap", ["-", "exit 2"])
 def test_a_phase_that_a_forwarded_signal_ends_is_not_run_again(
-    shim: Shim, tmp_path: pathlib.Path, parented: None
+    shim: Shim, tmp_path: pathlib.Path, parented: None, engine: servers.Engine, name: str, trap: str
 ) -> None:
-    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho run >> "{tmp_path}/runs"\necho up\nexec sleep 30\n')
-    process = subprocess.Popen([*SHIM, "run", "--", phase], env=shim.env, stdout=subprocess.PIPE, text=True)
+    """Whether the signal ends it or the phase ends by itself then, as Go's programs do by SIGQUIT."""
+    engine.tag("r:1", f"sha256:{ID}")
+    text = f'#!/bin/sh\ntrap "{trap}" {name}\necho run >> "{tmp_path}/runs"\necho up\nsleep 30 & wait\n'
+    command = [*SHIM, "run", "--", str(program(tmp_path / "restorer", text))]
+    environ = {**shim.env, "DOCKER_HOST": engine.url}
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + 15
+    number = signal.Signals[f"SIG{name}"]
+    process.send_signal(number)
+    assert process.wait(10) == (2 if trap == "exit 2" else 128 + number)
+    with contextlib.suppress(ProcessLookupError):  # it may have ended before it began to sleep
+        os.killpg(process.pid, signal.SIGKILL)
     process.stdout.close()
     assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_a_phase_that_fails_by_itself_is_run_again_there(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, engine: servers.Engine
+) -> None:
+    """Else the test before would test nothing; so does a signal that asks for no end."""
+    engine.tag("r:1", f"sha256:{ID}")
+    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho run >> "{tmp_path}/runs"\nkill -WINCH $PPID\nexit 2\n')
+    assert shim.run(phase, DOCKER_HOST=engine.url).code == 2
+    assert (tmp_path / "runs").read_text() == "run\nrun\n"
+
+
+def test_a_hang_up_of_the_terminal_reaches_the_phase(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+    """The kernel sends it to the session's leader alone."""
+    text = f'#!/bin/sh\ntrap "echo hup >> {tmp_path}/seen; exit 5" HUP\necho up\nwhile :; do sleep 0.05; done\n'
+    phase = program(tmp_path / "restorer", text)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [*SHIM, "run", "--", str(phase)], shim.env)
+    assert os.read(terminal, 1000)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 5
+    assert (tmp_path / "seen").read_text() == "hup\n"
+
+
+def test_an_alarm_that_was_set_for_the_phase_reaches_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexec sleep 30\n")
+    code = "import os, signal, sys; signal.alarm(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
+    assert subprocess.run(command, env=shim.env, check=False, timeout=20).returncode == 128 + signal.SIGALRM
+
+
+@pytest.mark.parametrize("row", ["2", "4", "5", "7"])
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_a_stream_that_is_closed_stays_closed_and_nothing_else_takes_its_place(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, row: str, closed: tuple[int, ...]
+) -> None:
+    engine.tag("r:1", f"sha256:{ID}")
+    layers.write(ID if row == "2" else "r:1", None if row == "2" else "r:1")
+    text = (
+        '#!/bin/sh\necho out; echo err >&2\nfor n in 0 1 2; do [ -e /proc/$$/fd/$n ] || c="$c $n"; done\n'
+        f"echo $c > {tmp_path}/closed\n"
+        f'while [ $# -gt 1 ]; do [ "$1" != -group ] || cat "$2" > {tmp_path}/group; shift; done\n'
+    )
+    options = {"4": ["--daemon"], "5": ["--daemon"]}.get(row, [])
+    command = [*SHIM, "run", *options, "--", str(program(tmp_path / "restorer", text)), "-log-level", "debug"]
+    redirected = ["sh", "-c", '"$@" ' + " ".join(f"{n}{'<' if n == 0 else '>'}&-" for n in closed), "sh", *command]
+    shim.unmeasured()
+    environ = {**shim.env, **({"DOCKER_HOST": engine.url} if row == "4" else {})}
+    assert subprocess.run(redirected, env=environ, capture_output=True, check=False, timeout=60).returncode == 0
+    assert (tmp_path / "closed").read_text().split() == [str(n) for n in closed]
+    if row != "7":
+        assert (tmp_path / "group").read_text().strip() == GROUP.strip()
+    assert layers.reference == (ID if row in "24" else "r:1")
 
 
 def test_an_exec_leaves_no_process_of_ours(shim: Shim, tmp_path: pathlib.Path, layers: Layers) -> None:

@@ -45,6 +45,7 @@ def test_the_user_is_the_flag_s_else_the_variable_s() -> None:
 
 def test_rights_are_taken_where_somebody_could_have_planted_something(tmp_path: pathlib.Path) -> None:
     user = Rights(uid=1000, gid=1001)
+    os.setegid(5)  # root may be in another group, which is its own again afterwards
     mine = (os.geteuid(), os.getegid(), os.getgroups())
     for mode, owner, taken in ((0o755, 0, False), (0o777, 0, True), (0o775, 0, True), (0o755, 1000, True)):
         tmp_path.chmod(mode)
@@ -53,6 +54,7 @@ def test_rights_are_taken_where_somebody_could_have_planted_something(tmp_path: 
             assert (os.geteuid(), os.getegid()) == ((1000, 1001) if taken else mine[:2])
             assert os.getgroups() == ([] if taken else mine[2])
         assert (os.geteuid(), os.getegid(), os.getgroups()) == mine
+    os.setegid(os.getgid())
 
 
 def test_a_repair_is_made_with_the_user_s_rights_and_the_daemon_asked_with_root_s(shim: Shim, owned: Layers) -> None:

@@ -260,8 +260,8 @@ def test_5_an_empty_reference_gets_its_name(shim: Shim, layers: Layers) -> None:
 
 
 AS_USER = (
-    "import json, os, resource, socket, sys; sys.path.insert(0, os.getcwd())\n"
-    "import shim.__main__ as main, shim.report\n"
+    "import json, os, platform, resource, shutil, socket, sys, tempfile; sys.path.insert(0, os.getcwd())\n"
+    "import shim.__main__ as main, shim.report\nfrom tests import forbid; machine = platform.machine()\n"
     "os.setgroups([]); os.setgid(1000); os.setuid(1000)\n"
 )
 """Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""
@@ -311,6 +311,20 @@ def test_where_there_is_no_room_for_a_process_it_becomes_the_phase(
     assert code == 7, err
     assert "no process can be started" in err
     assert layers.reference == parts.name
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
+def test_where_there_is_neither_room_for_a_process_nor_for_a_memory_file_it_becomes_the_phase_too(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    layers.write(ID)  # row 2
+    phase = program(
+        tmp_path / "restorer", '#!/bin/sh\nwhile [ "$1" != -group ]; do shift; done\nread a < "$2"\nexit 7\n'
+    )
+    limits = "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)); forbid.forbid(forbid.NUMBERS['memfd_create'][machine])"
+    code, err, _ = as_user(shim, layers, limits, "run", "--", str(phase))
+    assert code == 7, err
+    assert "no process can be started" in err
 
 
 # Row 6.
