@@ -6,6 +6,7 @@ bundle is made by `packaging/bundle.py`; the kernel finds its loader by an absol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -44,7 +45,9 @@ class NoLifecycle(ShimError):
 def install(directory: str, bundle: str, at: str | None = None) -> None:
     """Put the shim in the place of the three phases; done twice it is the same, and a newer bundle replaces an older.
 
-    At every moment each phase is there, the real one or the shim.
+    At every moment each phase is there, the real one or the shim; while a newer bundle takes an older one's place the
+    shim can't be run for a moment. A phase in whose place the shim is already, as a link or by an older bundle, stays
+    where it was kept.
 
     Args:
         directory: a lifecycle directory.
@@ -52,17 +55,27 @@ def install(directory: str, bundle: str, at: str | None = None) -> None:
         at: where the directory will be when the phases run; by default where it is.
 
     Raises:
-        NoLifecycle: one of the two isn't what it should be.
+        NoLifecycle: one of the two isn't what it should be, or can't be changed.
 
     """
-    place = pathlib.Path(directory)
+    with _changing(directory) as place:
+        _install(place, bundle, f"{os.path.abspath(at or directory)}/{NAME}")
+
+
+def _install(place: pathlib.Path, bundle: str, final: str) -> None:
     _check_lifecycle(place)
+    for phase in WRAPPED:
+        if _is_shim(place / phase) and not os.path.lexists(place / f"{phase}.real"):
+            raise NoLifecycle(
+                f"{place / phase} is the shim, and there is no {phase}.real beside it", "put the real phase there"
+            )
     source = pathlib.Path(bundle)
     if not (source / "bin" / "python3").is_file() or not (source / "site-packages" / "shim").is_dir():
         raise NoLifecycle(f"{bundle} is no bundle", "python packaging/bundle.py DIRECTORY makes one")
-    final = f"{os.path.abspath(at or directory)}/{NAME}"
     if len(f"{final}/lib/ld.so".encode()) >= LIMIT:
         raise NoLifecycle(f"{final} is too long a path for an interpreter", "take a shorter one")
+    if len(final.split()) != 1:
+        raise NoLifecycle(f"{final!r} has a blank, which the path of an interpreter can't", "take one without")
     new = place / f".{NAME}.new"
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(source, new, symlinks=True)
@@ -95,19 +108,28 @@ def uninstall(directory: str) -> None:
     """Put the real phases back; the directory is as it was before.
 
     Raises:
-        NoLifecycle: it isn't a lifecycle directory.
+        NoLifecycle: it isn't a lifecycle directory, or can't be changed.
 
     """
-    place = pathlib.Path(directory)
-    _check_lifecycle(place)
-    for phase in WRAPPED:
-        real = place / f"{phase}.real"
-        if _is_ours(place / phase) and os.path.lexists(real):
-            os.replace(real, place / phase)
-    for leftover in (NAME, f".{NAME}.new", f".{NAME}.old"):
-        shutil.rmtree(place / leftover, ignore_errors=True)
-    for temporary in _temporaries(place):
-        temporary.unlink(missing_ok=True)
+    with _changing(directory) as place:
+        _check_lifecycle(place)
+        for phase in WRAPPED:
+            real = place / f"{phase}.real"
+            if _is_shim(place / phase) and os.path.lexists(real):
+                os.replace(real, place / phase)
+        for leftover in (NAME, f".{NAME}.new", f".{NAME}.old"):
+            shutil.rmtree(place / leftover, ignore_errors=True)
+        for temporary in _temporaries(place):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _changing(directory: str) -> Iterator[pathlib.Path]:
+    try:
+        yield pathlib.Path(directory)
+    except OSError as problem:
+        what = f"{problem.filename}: {problem.strerror}" if problem.strerror else str(problem)
+        raise NoLifecycle(f"{directory} can't be changed: {what}", "look at its owner, mode and disk") from None
 
 
 def _check_lifecycle(place: pathlib.Path) -> None:
@@ -121,7 +143,7 @@ def _check_lifecycle(place: pathlib.Path) -> None:
 
 def _put(place: pathlib.Path, phase: str, script: str) -> None:
     """Keep the real phase under its other name, then take its place in one step."""
-    if not _is_ours(place / phase):
+    if not _is_shim(place / phase):
         keep = place / f".{phase}.keep"
         keep.unlink(missing_ok=True)
         os.link(place / phase, keep, follow_symlinks=False)
@@ -137,12 +159,16 @@ def _temporaries(place: pathlib.Path) -> Iterator[pathlib.Path]:
         yield place / f".{phase}.shim"
 
 
-def _is_ours(path: pathlib.Path) -> bool:
-    if path.is_symlink():
+def _is_shim(path: pathlib.Path) -> bool:
+    """Say whether the shim is in a phase's place: a script that starts it, or a link to one, here or elsewhere."""
+    if path.is_symlink() and os.path.basename(os.readlink(path)) == "analyzed-shim":
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except FileNotFoundError:  # a link that leads nowhere from here
         return False
-    with path.open("rb") as file:
-        head = file.readline(512)
-    return head.startswith(b"#!") and head.rstrip().endswith(f"/{NAME}/bin/python3 -IS".encode())
+    return head.startswith(b"#!") and b"from shim.__main__ import main" in head
 
 
 def _fill_in(interpreter: pathlib.Path, loader: bytes) -> None:

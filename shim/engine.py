@@ -316,14 +316,22 @@ class Daemon:
         """
         _usable(lambda: self._client.remove_container(container, force=True))
 
-    def copy_out(self, container: str, path: str) -> bytes:
-        """Return a path of a container as a tar archive.
+    def copy_out(self, container: str, path: str) -> bytes | None:
+        """Return a path of a container as a tar archive, or None where it isn't there.
 
         Raises:
-            Unreachable: it isn't there, or the daemon doesn't do it.
+            Unreachable: the daemon doesn't do it.
 
         """
-        return _usable(lambda: b"".join(self._client.get_archive(container, path)[0]))
+        from docker.errors import NotFound
+
+        def ask() -> bytes | None:
+            try:
+                return b"".join(self._client.get_archive(container, path)[0])
+            except NotFound:
+                return None
+
+        return _usable(ask)
 
     def copy_in(self, container: str, directory: str, archive: bytes) -> None:
         """Unpack a tar archive into a directory of a container.

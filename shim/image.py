@@ -73,6 +73,8 @@ def derive(daemon: engine.Daemon, wanted: Derived, tell: Callable[[str], None]) 
     try:
         tell(f"copying {LIFECYCLE} out of {wanted.image}")
         packed = daemon.copy_out(container, LIFECYCLE)
+        if packed is None:
+            raise bundling.NoLifecycle(f"{wanted.image} has no {LIFECYCLE}", "take a builder or lifecycle image")
         with tempfile.TemporaryDirectory() as name:
             changed = _install(packed, pathlib.Path(name), wanted.bundle)
         tell(f"copying {LIFECYCLE} in, with the shim in the places of {', '.join(WRAPPED)}")

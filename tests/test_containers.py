@@ -20,6 +20,8 @@ import docker
 import pytest
 
 from shim import bundle as bundling
+from shim.demo import images
+from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError
 from shim.invocation import WRAPPED
 from tests import real
@@ -170,6 +172,7 @@ def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
         (tmp_path, bundle, None, "isn't a lifecycle directory: there is no analyzer, restorer, exporter"),
         (lifecycle_directory, tmp_path, None, "is no bundle"),
         (lifecycle_directory, bundle, "/x" * 120, "too long a path"),
+        (lifecycle_directory, bundle, "/a b", "has a blank"),
     ):
         with pytest.raises(ShimError, match=message):
             bundling.install(str(directory), str(given), at)
@@ -179,6 +182,46 @@ def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
     assert ended.code == 64
     assert "--bundle" in ended.err
     assert not (lifecycle_directory / bundling.NAME).exists()
+    (lifecycle_directory / "restorer").unlink()
+    (lifecycle_directory / "restorer").mkdir()
+    for command in (("install", "--bundle", str(bundle)), ("uninstall",)):
+        ended = shim.call(*SHIM, command[0], str(lifecycle_directory), *command[1:])
+        assert (ended.code, "can't be changed" in ended.err) == (64, True)
+        assert str(lifecycle_directory / "restorer") in ended.err
+
+
+@pytest.mark.parametrize("kind", ["link", "link that leads nowhere", "copy"])
+def test_a_phase_in_whose_place_the_shim_is_already_stays_where_it_was_kept(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path, kind: str
+) -> None:
+    """As the README's loop puts it there."""
+    place = lifecycle_directory
+    before = listing(place)
+    script = tmp_path / "bin" / "analyzed-shim"
+    script.parent.mkdir()
+    if kind != "link that leads nowhere":
+        shutil.copy("packaging/analyzed-shim", script)
+    for phase in WRAPPED:
+        (place / phase).rename(place / f"{phase}.real")
+        if kind == "copy":
+            shutil.copy(script, place / phase)
+        else:
+            (place / phase).symlink_to(script)
+    bundling.install(str(place), str(bundle))
+    for phase in WRAPPED:
+        assert os.readlink(place / f"{phase}.real") == "lifecycle"
+    ended = subprocess.run([place / "restorer", "-version"], env={"CNB_PLATFORM_API": "0.11"}, check=False)
+    assert ended.returncode == 0
+    bundling.uninstall(str(place))
+    assert listing(place) == before
+
+    (place / "restorer").unlink()
+    (place / "restorer").symlink_to(script)
+    if kind != "link":
+        return
+    ended_ = shim.call(*SHIM, "install", str(place), "--bundle", str(bundle))
+    assert (ended_.code, "there is no restorer.real beside it" in ended_.err) == (64, True)
+    assert not (place / bundling.NAME).exists()
 
 
 def test_an_installed_bundle_knows_itself(
@@ -349,10 +392,16 @@ def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gi
     printed = shim.call(*SHIM, "builder", "no/such:image", "--tag", "x", *options, "--print", DOCKER_HOST="")
     assert printed.code == 0
     assert "commit it as x" in printed.out
-    for command in (["no/such:image"], [box.image, "--env", "PATH=x"]):
+    without = registry.push("box/without:1", images.single("without", ARCHITECTURE))
+    for command, message in (
+        (["no/such:image"], "pull"),
+        ([box.image, "--env", "PATH=x"], "PATH is no setting"),
+        ([without], f"{without} has no /cnb/lifecycle"),
+    ):
         failed = shim.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)
-        assert failed.code != 0
+        assert (failed.code != 0, message in failed.err) == (True, True), failed.err
         assert "analyzed-shim: ERROR" in failed.err
+    engine.client.remove_image(without)
     assert engine.client.containers(all=True) == []
 
 
