@@ -133,11 +133,12 @@ class _Check(Look):
         )
 
     def _foresee(self, scenario: Scenario) -> Row:
-        """Follow the rows as a run would, with a restorer that does what its scenario says."""
+        """Follow the rows as a run would, with a restorer that does what its scenario says and a pull that works."""
         facts = self.facts
         row = policy.decide(facts)
         if facts.engine in ("has", "lacks") and facts.build == "daemon" and facts.status == "not-run":
-            facts = facts.but(pull_tried=facts.policy == "always")
+            pulled = self._would_be_pulled()
+            facts = facts.but(pull_tried=pulled or facts.policy == "always", engine="has" if pulled else facts.engine)
             row = policy.decide(facts)
         while row.verdict.run == "parent":
             rewritten = row.verdict.lookup and scenario.name == "rewrite"
@@ -150,6 +151,9 @@ class _Check(Look):
             )
             row = policy.decide(facts)
         return row
+
+    def _would_be_pulled(self) -> bool:
+        return self.facts.build == "daemon" and self.facts.engine == "lacks" and self.facts.policy != "never"
 
     def _in_words(self, row: Row) -> str:
         return f"{row.when}: {row.then}".replace("*ID*", f"the ID {(self.id or '')[:12]}".rstrip())
@@ -202,7 +206,11 @@ class _Check(Look):
             self._find(
                 "warning", "CNB_USE_DAEMON is set, and there is no daemon to use", "mount its socket, or unset it"
             )
-        if state == "lacks" and self.before is not None and self.before.image:
+        if self._would_be_pulled():
+            self._find(
+                "warning", f"{self.name()} isn't in the daemon and would be pulled", f"docker pull {self.name()}"
+            )
+        elif state == "lacks" and self.before is not None and self.before.image:
             self._find(
                 "error" if for_daemon else "note", f"{self.name()} isn't in the daemon", f"docker pull {self.name()}"
             )

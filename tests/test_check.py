@@ -14,6 +14,7 @@ from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.model import Facts
 from shim.scenarios import SCENARIOS, scenario_of
+from shim.settings import PULL_POLICIES
 from tests import real
 from tests.conftest import ID, SCHEMA, SHIM, Layers, Shim
 from tests.test_process import program
@@ -87,12 +88,17 @@ def test_which_build_it_is_and_what_the_shim_does(
 
 
 def test_what_check_foresees_is_what_run_does(shim: Shim, layers: Layers, parts: Parts) -> None:
-    for reference, image in ((parts.name, parts.name), (ID, None)):
-        for options in ((), ("--daemon",), ("--no-daemon",), ("--pull-policy", "always")):
-            layers.write(reference, image)
+    for number, (reference, image) in enumerate(((parts.name, parts.name), (ID, None), ("", "absent"))):
+        for options in ((), ("--daemon",), ("--no-daemon",), *(("--pull-policy", policy) for policy in PULL_POLICIES)):
+            name = image
+            if image == "absent":  # from the daemon: a name of its own each time, as the first run pulls it
+                reference = name = parts.registry.push(f"run/absent{number}-{'-'.join(options)}:1.0", parts.image)
+            layers.write(reference, name)
             told = check(shim, *options, **parts.at)
             ended = shim.run("restorer", options=options, **parts.at)
             assert (told["outcome"], told["row"]) == (ended.outcome, ended.report["row"]), (reference, options)
+            if image == "absent":
+                assert ("would be pulled" in whats(told)) == bool(ended.report.get("pulled"))
 
 
 def test_the_scenarios_are_told_apart_by_the_lifecycle_s_version(
@@ -156,8 +162,13 @@ def test_what_is_wrong_with_the_daemon(
     assert "CNB_USE_DAEMON is set, and there is no daemon" in whats(told)
     (tmp_path / "file").write_text("")
     assert "isn't a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
-    told = check(shim, "--daemon", DOCKER_HOST=engine.url)
-    assert told["findings"][0] == {"severity": "error", "what": "r:1 isn't in the daemon", "do": "docker pull r:1"}
+    for options, severity, what in (
+        (("--daemon",), "warning", "r:1 isn't in the daemon and would be pulled"),
+        (("--pull-policy", "never"), "error", "r:1 isn't in the daemon"),
+        ((), "note", "r:1 isn't in the daemon"),
+    ):
+        told = check(shim, *options, DOCKER_HOST=engine.url)
+        assert told["findings"][0] == {"severity": severity, "what": what, "do": "docker pull r:1"}
     layers.write("", None)
     assert check(shim, DOCKER_HOST=engine.url)["engine"]["store"] == "memory"
 
