@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shim import __version__, invocation, settings
 from shim.errors import ShimError, WrongUse
+from shim.model import boolean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="analyzed-shim",
@@ -39,15 +43,26 @@ def _options(
     pass
 
 
-def _option(name: str, *flags: str) -> object:
-    return typer.Option(*flags, envvar=settings.VARIABLES[name], help=settings.HELP[name], show_default=False)
+def _option(name: str, *flags: str, callback: Callable[..., bool | None] | None = None) -> object:
+    return typer.Option(
+        *flags, envvar=settings.VARIABLES[name], help=settings.HELP[name], show_default=False, callback=callback
+    )
 
 
-_Daemon = Annotated[bool | None, _option("daemon", "--daemon/--no-daemon")]
+def _as_run_reads_it(context: typer.Context, option: typer.CallbackParam, value: bool | None) -> bool | None:
+    """Refuse words in a variable that typer takes for a boolean, and `run` and the lifecycle don't."""
+    source = context.get_parameter_source(str(option.name))
+    text = os.environ.get(str(option.envvar), "")
+    if source is not None and source.name == "ENVIRONMENT" and boolean(text) is None:
+        raise WrongUse(f"{option.envvar} is {text!r}", "it takes true or false")
+    return value
+
+
+_Daemon = Annotated[bool | None, _option("daemon", "--daemon/--no-daemon", callback=_as_run_reads_it)]
 _Policy = Annotated[str | None, _option("pull-policy", "--pull-policy")]
 _Host = Annotated[str | None, _option("docker-host", "--docker-host")]
 _Timeout = Annotated[float | None, _option("timeout", "--timeout")]
-_Strict = Annotated[bool | None, _option("strict", "--strict/--no-strict")]
+_Strict = Annotated[bool | None, _option("strict", "--strict/--no-strict", callback=_as_run_reads_it)]
 _Layers = Annotated[
     str | None, typer.Option("--layers", envvar="CNB_LAYERS_DIR", help="The layers directory; else /layers.")
 ]
@@ -111,8 +126,8 @@ def snapshot(
     """Keep a copy of analyzed.toml, before a restorer that can't be wrapped; fix compares with it and removes it."""
     from shim import fix
 
-    path = _call("restorer", None, layers=layers, analyzed=analyzed).analyzed
-    fix.snapshot(path, to or fix.default_snapshot(path))
+    call = _call("restorer", None, layers=layers, analyzed=analyzed)
+    fix.snapshot(call, to or fix.default_snapshot(call.analyzed))
 
 
 @app.command(name="fix")

@@ -1,6 +1,6 @@
 """What can go wrong, each with the exit code that the shim ends with.
 
-A message says what is wrong, naming the file; `tip` is the way out.
+A message says what is wrong, naming the file; `tip` is the way out; `outcome` ends the line of a run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ class ShimError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, tip: str = "") -> None:
-        """Take what is wrong, and what to do about it."""
+    def __init__(self, message: str, tip: str = "", outcome: str = "") -> None:
+        """Take what is wrong, what to do about it, and the outcome where it is one."""
         super().__init__(message)
         self.tip = tip
+        self.outcome = outcome
 
 
 class WrongUse(ShimError):

@@ -40,17 +40,21 @@ def default_snapshot(path: str) -> str:
     return os.path.join(os.path.dirname(path), "analyzed-shim.snapshot.toml")
 
 
-def snapshot(path: str, to: str) -> None:
+def snapshot(call: Invocation, to: str) -> None:
     """Keep a copy of analyzed.toml, to be compared with what the restorer makes of it.
+
+    Args:
+        call: a restorer's call that says where analyzed.toml is.
+        to: where to keep it.
 
     Raises:
         MissingFile, BrokenFile: there is no analyzed.toml that can be read.
         EditRefused: the copy can't be written.
 
     """
-    found = analyzed.read(path)
+    found = analyzed.read(call.analyzed, call.rights)
     try:
-        files.replace(to, found.data, found.about.st_mode & 0o7777)
+        files.replace(to, found.data, found.about.st_mode & 0o7777, rights=call.rights)
     except OSError as problem:
         raise EditRefused(f"{to} can't be written: {problem.strerror}", "give another place with --to") from None
 
@@ -83,7 +87,7 @@ class _Fix(Look):
 
     def run(self) -> int:
         if self.call.api == "affected":
-            self.before = self.now = analyzed.read(self.call.analyzed)
+            self.before = self.now = analyzed.read(self.call.analyzed, self.call.rights)
             self._compare()
             self._weigh()
         row = policy.decide(self.facts)
@@ -100,7 +104,7 @@ class _Fix(Look):
         assert self.now is not None
         now = self.now
         try:
-            self.pristine = analyzed.read(self.wishes.snapshot)
+            self.pristine = analyzed.read(self.wishes.snapshot, self.call.rights)
         except MissingFile:
             pass
         except BrokenFile as problem:
@@ -171,7 +175,8 @@ class _Fix(Look):
 
     def _remove_snapshot(self) -> None:
         try:
-            os.unlink(self.wishes.snapshot)
+            with self.call.rights.within(os.path.dirname(self.wishes.snapshot)):
+                os.unlink(self.wishes.snapshot)
         except OSError as problem:
             self.voice.say("warn", f"{self.wishes.snapshot} can't be removed: {problem.strerror}")
 
@@ -187,7 +192,7 @@ class _Fix(Look):
                 if self.wishes.diff:
                     _show_diff(self.now, new)
             if not self.wishes.dry_run:
-                analyzed.write_reference(self.now, reference)
+                analyzed.write_reference(self.now, reference, self.call.rights)
         except (EditRefused, MissingFile, BrokenFile) as problem:
             return self.unrepaired(row, problem), False
         changed = reference != self.now.reference
@@ -209,7 +214,7 @@ class _Fix(Look):
             changed=changed,
             dry_run=self.wishes.dry_run,
         )
-        write_report(self.settings.report, self.voice, report)
+        write_report(self.settings.report, self.voice, report, self.call.rights)
 
 
 def _show_diff(now: Analyzed, new: bytes) -> None:

@@ -22,7 +22,7 @@ class Progress:
         self._voice = voice
         self._name = name
         self._layers: dict[str, tuple[int, int]] = {}
-        self._terminal = os.isatty(2)
+        self._terminal = os.isatty(2) and voice.level in ("debug", "info")
         self._last = time.monotonic()
         voice.say("info", f"pulling {name} into the daemon")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from shim import __version__
 from shim.model import Record, fields
+from shim.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.engine import About
     from shim.model import Certainty, Outcome
+    from shim.rights import Rights
     from shim.say import Voice
 
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
 SCHEMA = 1
 """Raised where a field changes its meaning or goes; a new one doesn't raise it."""
 
@@ -58,10 +63,10 @@ def as_json(report: Report) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def write_report(place: str | None, speaker: Voice, report: Report) -> None:
+def write_report(place: str | None, speaker: Voice, report: Report, rights: Rights = AS_IT_IS) -> None:
     """Write a report to a file, or to stdout where the place is `-`; `{phase}` in it becomes the phase.
 
-    What goes wrong is a warning: a report fails no build.
+    What goes wrong is a warning: a report fails no build. Nor does it wait for a reader, where the file is a pipe.
     """
     if place is None:
         return
@@ -70,7 +75,9 @@ def write_report(place: str | None, speaker: Voice, report: Report) -> None:
         if path == "-":
             print(as_json(report), end="", flush=True)
             return
-        with open(path, "w", encoding="utf-8") as file:
+        with rights.within(os.path.dirname(path)) as user:
+            descriptor = os.open(path, _WRITE | (os.O_NOFOLLOW if user else 0), 0o666)
+        with open(descriptor, "w", encoding="utf-8") as file:
             file.write(as_json(report))
     except (OSError, ValueError) as problem:
         speaker.say("warn", f"the report can't be written to {path}: {problem}")

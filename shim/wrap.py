@@ -92,7 +92,7 @@ def _told(begin: Callable[[], _Run], call: Invocation) -> int:
                 return run.ending.code
             process.become(run.path, run.call.argv, run.call.environ)
     except ShimError as problem:
-        speaker.say("error", with_tip(problem))
+        speaker.say("error", with_tip(problem) + (f": {problem.outcome}" if problem.outcome else ""))
         return problem.exit_code
 
 
@@ -227,9 +227,11 @@ class _Run(Look):
         code = self.ending.code if self.ending else None
         try:
             if row.verdict.run == "refuse":
-                raise NotInDaemon(self.sentence(row), f"docker pull {self.name()}, or another --pull-policy")
+                tip = f"docker pull {self.name()}, or another --pull-policy"
+                raise NotInDaemon(self.sentence(row), tip, row.verdict.outcome)
             if not code and self.settings.strict and row.verdict.outcome in policy.FAILING:
-                raise NotRepaired(self.sentence(row), "leave out --strict to go on all the same")
+                tip = "leave out --strict to go on all the same"
+                raise NotRepaired(self.sentence(row), tip, row.verdict.outcome)
         except ShimError as problem:
             self._report(row, problem.exit_code)
             raise
@@ -285,4 +287,4 @@ class _Run(Look):
             exit_code=code,
             runs=self.runs or None,
         )
-        write_report(self.settings.report, self.voice, report)
+        write_report(self.settings.report, self.voice, report, self.call.rights)

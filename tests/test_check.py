@@ -101,6 +101,20 @@ def test_what_check_foresees_is_what_run_does(shim: Shim, layers: Layers, parts:
                 assert ("would be pulled" in whats(told)) == bool(ended.report.get("pulled"))
 
 
+def test_a_variable_is_read_as_run_reads_it(shim: Shim, layers: Layers) -> None:
+    layers.write("r:1", "r:1")
+    for command in (("check",), ("fix",), ("run", "--", str(shim.lifecycle / "restorer"))):
+        for name in ("ANALYZED_SHIM_DAEMON", "ANALYZED_SHIM_STRICT"):
+            ended = shim.call(*SHIM, *command, **{name: "yes"})
+            if "check" in command and "STRICT" in name:
+                assert ended.code == 0  # which has no such option
+            else:
+                assert (ended.code, f"{name} is 'yes' (it takes true or false)" in ended.err) == (64, True), ended.err
+    told = check(shim, ANALYZED_SHIM_DAEMON="T")
+    assert (told["build"], told["evidence"]) == ("daemon", "option")
+    assert check(shim, "--no-daemon", ANALYZED_SHIM_DAEMON="yes")["build"] == "registry"
+
+
 def test_the_scenarios_are_told_apart_by_the_lifecycle_s_version(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path
 ) -> None:

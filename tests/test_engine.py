@@ -335,15 +335,17 @@ def test_the_socket_is_the_option_s_else_the_context_s_else_a_usual_one(tmp_path
     assert find(None, DOCKER_CONTEXT="mine").state == "unasked"
     config = tmp_path / ".docker" / "config.json"
     config.parent.mkdir()
-    for content, url in (
-        ('{"currentContext": "mine"}', ""),
-        ('{"currentContext": "default"}', None),
-        ('{"currentContext": ', None),
-        ("[1]", None),
+    usual = find(None)
+    for content, expected in (
+        ('{"currentContext": "mine"}', engine.Address(url="", state="unasked", detail="")),
+        ('{"currentContext": "default"}', usual),
+        ('{"currentContext": ', usual),
+        ('["currentContext"]', usual),
+        ('{"currentContext": 7}', usual),
     ):
         config.write_text(content)
-        assert (find(None, DOCKER_CONTEXT="").url == "") or url is None
-        assert find(None, DOCKER_CONTEXT="default").url != "" or find(None, DOCKER_CONTEXT="default").state == "absent"
+        assert find(None, DOCKER_CONTEXT="") == expected, content
+        assert find(None, DOCKER_CONTEXT="default") == usual, content
 
 
 def context(home: pathlib.Path, name: str, host: str) -> None:

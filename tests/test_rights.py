@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import stat
+import subprocess
 
 import pytest
 
 from shim import invocation
 from shim.demo import servers
 from shim.rights import AS_IT_IS, Rights
-from tests.conftest import ID, Layers, Shim, analyzed_toml
+from tests.conftest import ID, SHIM, Layers, Shim, analyzed_toml
 from tests.test_process import program
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, which needs root")
@@ -141,6 +143,45 @@ def test_a_restorer_that_plants_a_link_while_it_runs_leads_nowhere(
     ended = shim.run(phase, *USER)
     assert (ended.code, ended.outcome) == (0, "unrepaired")
     assert target.read_text() == analyzed_toml("r:1", "r:1")
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "unreadable"])
+@pytest.mark.parametrize("verb", ["run", "fix"])
+def test_what_was_planted_as_the_report_is_left_alone(
+    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str, verb: str
+) -> None:
+    """In the layers directory; a pipe that nobody reads isn't waited for."""
+    target = tmp_path / "precious"
+    target.write_text("precious\n")
+    target.chmod(0o600)
+    report = owned.path / "report.json"
+    plant(report, kind, target)
+    phase = program(tmp_path / "exporter", "#!/bin/sh\nexit 23\n")
+    owned.write(f"r@sha256:{'0' * 64}", "r:1")
+    command = [*SHIM, "run", "--", str(phase), "-daemon", "app"] if verb == "run" else [*SHIM, "fix"]
+    environ = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000", "ANALYZED_SHIM_REPORT": str(report)}
+    ended = subprocess.run(
+        command, env={**shim.env, **environ}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, owned.reference) == (23 if verb == "run" else 0, ID), ended.stderr
+    assert f"the report can't be written to {report}" in ended.stderr
+    assert target.read_text() == "precious\n"
+
+
+def test_a_report_in_the_layers_directory_is_the_user_s(shim: Shim, owned: Layers) -> None:
+    report = owned.path / "report.json"
+    assert shim.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(report)).code == 0
+    assert (json.loads(report.read_text())["outcome"], report.stat().st_uid) == ("prevented", 1000)
+
+
+def test_a_snapshot_and_a_repair_are_made_with_the_user_s_rights(shim: Shim, owned: Layers) -> None:
+    owned.write(f"r@sha256:{'0' * 64}", "r:1")
+    user = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
+    assert shim.call(*SHIM, "snapshot", **user).code == 0
+    assert (owned.path / "analyzed-shim.snapshot.toml").stat().st_uid == 1000
+    ended = shim.call(*SHIM, "fix", **user)
+    assert (ended.code, owned.reference, owned.toml.stat().st_uid) == (0, ID, 1000), ended.err
+    assert owned.stray() == set()
 
 
 def test_a_layers_directory_that_is_still_root_s_takes_the_note(

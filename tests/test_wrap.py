@@ -182,6 +182,10 @@ def test_4_on_a_terminal_the_progress_is_one_line_that_goes(shim: Shim, layers: 
     assert b"\r\x1b[Kanalyzed-shim: pulling " + name.encode() in seen
     assert b"\r\x1b[K" in seen.rpartition(b"MB")[2]
     assert layers.reference == parts.id
+    other = parts.registry.push("run/other:1.0", parts.image)
+    layers.write(other, other)
+    code, seen = on_a_terminal([*command, "-log-level", "error"], {**shim.env, **parts.at})
+    assert (code, seen, layers.reference) == (0, b"", parts.id)
 
 
 def test_a_warning_is_coloured_on_a_terminal_unless_it_must_not_be(
@@ -483,6 +487,15 @@ def test_9_not_in_the_daemon(shim: Shim, layers: Layers, parts: Parts, strict: s
     ended = shim.run("exporter", "-daemon", "app:1", options=(strict,), **parts.at)
     assert (ended.code, ended.outcome, layers.reference) == (code, "not-in-daemon", digest)
     assert "docker pull r:gone" in ended.err
+
+
+def test_the_line_of_an_error_ends_with_the_outcome_too(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write("r:gone", "r:gone")
+    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    assert (ended.code, ended.err.endswith(": not-in-daemon\n")) == (80, True), ended.err
+    layers.write(parts.digest, "r:gone")
+    ended = shim.run("exporter", "-daemon", "app:1", options=("--strict",))
+    assert (ended.code, ended.err.endswith(": unrepaired\n")) == (81, True), ended.err
 
 
 @pytest.mark.parametrize(("strict", "code"), [("--no-strict", 1), ("--strict", 81)])
