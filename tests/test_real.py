@@ -171,11 +171,9 @@ def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: 
         assert layers.reference == start or "@sha256:" in layers.reference
         return
     right = right_reference(ground, shim, layers, case)
-    if ended.outcome == "resolves":
-        assert ground.engine.id_of(layers.reference) == right
-        assert case in KNOWS_THE_DIGEST[ground.engine.kind]
-    else:
-        assert layers.reference == right
+    knows = version == "0.20" and case in KNOWS_THE_DIGEST[ground.engine.kind]
+    assert (ended.outcome == "resolves") is knows
+    assert (ground.engine.id_of(layers.reference) if knows else layers.reference) == right
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -272,8 +270,13 @@ def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) ->
     assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
     image = ground.images["multi" if policy == "if-not-present" else "newer"]
     assert layers.reference == id_in(ground.engine, image)
-    assert ended.report["engine"]["name"] == ("Podman" if ground.engine.kind == "podman" else "Docker")
-    assert (ended.report["engine"]["store"] == "containerd") == (ground.engine.kind == "containerd")
+    about = ended.report["engine"]
+    name, version, store = {
+        "docker": ("Docker", "20.10.", "overlay2"),
+        "podman": ("Podman", "4.3.", "overlay"),
+        "containerd": ("Docker", "26.1.", "containerd"),
+    }[ground.engine.kind]
+    assert (about["name"], about["version"].startswith(version), about["store"]) == (name, True, store), about
 
 
 def id_in(engine: real.Engine, image: Image) -> str:
