@@ -67,14 +67,19 @@ def test_a_thousand_runs_sixteen_side_by_side(
         assert layers.stray() == set(), way
 
     run(-1, "row 6")  # whatever the daemon opens once and keeps
-    before = open_in(engine)
+    before, files = open_in(engine), around(tmp_path)
     dice = random.Random(1457)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         list(pool.map(run, range(RUNS), [dice.choice(list(ways)) for _ in range(RUNS)]))
     assert list(tmp.iterdir()) == []
+    assert around(tmp_path) == files  # HOME too
     wait_for(lambda: alive(token) == [])
     wait_for(lambda: open_in(engine) <= before + 2, 30)  # descriptors and sockets of the daemon
     engine.forget(registry.host)
+
+
+def around(directory: pathlib.Path) -> set[pathlib.Path]:
+    return {path for path in directory.rglob("*") if not path.relative_to(directory).parts[0].startswith("layers")}
 
 
 def open_in(engine: real.Engine) -> int:
@@ -94,24 +99,28 @@ def alive(token: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("row", ["1", "2", "4", "5", "6", "8", "9"])
+@pytest.mark.parametrize("row", ["note", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"])
 def test_a_phase_inherits_the_standard_streams_and_at_most_the_memory_file(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path, row: str, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, registry = real_parts
     name = registry.push("run/open:1.0", images.multi("open"))
     engine.pull(name)
-    layers.write(f"r@sha256:{'0' * 64}" if row == "9" else name, None if row == "2" else name)
+    layers.write(
+        {"9": f"r@sha256:{'0' * 64}", "10": str(engine.id_of(name))}.get(row, name), None if row == "2" else name
+    )
     text = "#!/bin/sh\nexec ls -l /proc/self/fd\n"
-    phase = program(tmp_path / ("exporter" if row in ("8", "9") else "restorer"), text)
+    called = {"note": "analyzer", "8": "exporter", "9": "exporter", "10": "exporter"}.get(row, "restorer")
+    phase = program(tmp_path / called, text)
     environ = {"CNB_PLATFORM_API": "0.12"} if row == "1" else {}
-    if row != "5":
+    if row not in ("5", "7"):
         environ["DOCKER_HOST"] = engine.url
-    arguments = ("-daemon", "app") if row in ("8", "9") else ()
+    arguments = () if called == "restorer" else ("app",) if row == "10" else ("-daemon", "app")
+    options = {"3": ("--no-daemon",), "4": ("--daemon",), "5": ("--daemon",)}.get(row, ())
     shim.unmeasured()
-    ended = shim.run(phase, *arguments, options=("--daemon",) if row in ("4", "5") else (), **environ)
+    ended = shim.run(phase, *arguments, options=options, **environ)
     assert ended.code == 0, ended.err
-    assert ended.report["row"].startswith(row), ended.report
+    assert ended.report["row"] == row, ended.report
     links = [line.partition(" -> ") for line in ended.out.splitlines()[1:]]
     more = {target for number, _, target in links if int(number.rpartition(" ")[2]) > 2 and "/fd" not in target}
     assert more == ({"/memfd:group.toml (deleted)"} if row in ("2", "4", "5") else set())
