@@ -117,7 +117,7 @@ def _is_dotted(name: str) -> bool:
 
 def _ends_here(value: str) -> bool:
     """Say whether a value is surely complete on its line."""
-    if not value or value[0] in "{'":
+    if not value:
         return False
     if value[0] == "[":
         return value[-1] == "]" and value.count("[") == value.count("]") == 1 and "#" not in value

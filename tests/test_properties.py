@@ -181,13 +181,28 @@ def test_a_group_without_its_extensions_is_otherwise_the_same(
     assert parsed(without) == whole
 
 
-def test_a_huge_document() -> None:
-    """Ten megabytes, and the run image at the end."""
-    block = '[[metadata.buildpacks]]\n  key = "bp/%d"\n  [metadata.buildpacks.layers.l]\n    sha = "sha256:%s"\n'
-    text = "".join(block % (n, ID) for n in range(60_000)) + '[run-image]\n  reference = "r:1"\n  image = "r:1"\n'
-    assert len(text) > 9_000_000
+@pytest.mark.parametrize(("by", "megabytes"), [("the lifecycle", 9), ("a person", 1)])
+def test_a_huge_document(by: str, megabytes: int) -> None:
+    """With the run image at the end; and as much of a group.toml, the extensions in the middle."""
+    literal = '"%s"' if by == "the lifecycle" else "'%s'  # as it was\r"
+    key, sha, name = (literal % text for text in ("bp/%d", f"sha256:{ID}", "r:1"))
+    block = f"[[metadata.buildpacks]]\n  key = {key}\n  [metadata.buildpacks.layers.l]\n    sha = {sha}\n"
+    text = (
+        "".join(block % n for n in range(megabytes * 7_000)) + f"[run-image]\n  reference = {name}\n  image = {name}\n"
+    )
+    assert len(text) > megabytes * 1_000_000
     edited = analyzed.edit("f", text.encode(), ID).decode()
-    assert edited == text.replace('reference = "r:1"', f'reference = "{ID}"')
+    assert edited == text.replace(f"reference = {name[:5]}", f'reference = "{ID}"')
+
+    entry = f"[[group]]\n  id = {key}\n  optional = true\n"
+    entries = "".join(entry % n for n in range(megabytes * 22_000))
+    assert len(entries) > megabytes * 1_000_000
+    extension = (
+        "[[group-extensions]]\n  id = 'ext/a'\n" if by == "a person" else '[[group-extensions]]\n  id = "ext/a"\n'
+    )
+    half = entries.index("[[group]]", len(entries) // 2)
+    without = group.without_extensions("f", f"{entries[:half]}{extension}{entries[half:]}".encode())
+    assert without.decode() == entries
 
 
 # Any argv reaches the phase unchanged.
