@@ -75,7 +75,7 @@ def mutate(module: str) -> tuple[int, int, list[str]]:
         configure(120)
         began = time.monotonic()
         run("cosmic-ray", "baseline", "cr.toml")
-        configure(round(10 + 8 * (time.monotonic() - began)))
+        configure(round(5 + 8 * (time.monotonic() - began)))
         run("cosmic-ray", "init", "cr.toml", "cr.sqlite")
         run("cr-filter-operators", "cr.sqlite", "cr.toml")
         run("cosmic-ray", "exec", "cr.toml", "cr.sqlite")

@@ -10,6 +10,7 @@ from shim import plain
 
 TAKEN: dict[str, dict[str, plain.Table]] = {
     "": {"": {}},
+    "# and so on\n" * 300: {"": {}},
     "\n": {"": {}},
     "# comment\n\n \t\n#\n": {"": {}},
     "# caf\u00e9 \u2028\n": {"": {}},
@@ -48,7 +49,11 @@ TAKEN: dict[str, dict[str, plain.Table]] = {
     '[[a]]\n[[a.b]]\nx = "1"\n[[a.b]]\nx = "2"\n[a.b.c]\n': {"": {}, "a": {}, "a.b": {"x": "2"}, "a.b.c": {}},
 }
 LEFT = {
-    "a string of several lines in an array": ('a = ["""]\nb = "1"\n"""]\n', "a = [''']\nb = 1\n''']\n"),
+    "a string of several lines in an array": (
+        'a = ["""]\nb = "1"\n"""]\n',
+        'a = ["""]\nb = "1"\n#"""]\n',
+        "a = [''']\nb = 1\n#''']\n",
+    ),
     "a string of several lines": ('a = """\nb = 1\n"""\n', "a = '''\nb = 1\n'''\n", 'a = """b"""\n'),
     "control characters": tuple(f"# {character}\n" for character in "\0\1\x08\x0b\x0c\x0e\x1f\x7f"),
     "a carriage return alone": ("a = 1\rb = 2\n", "# \rx", "a = 1\r\r\n"),
@@ -69,6 +74,7 @@ LEFT = {
     ),
     "too much": (
         'a = "b"c"\n',
+        'a = ""b"\n',
         'a = "b""\n',
         "a = 1]\n",
         "a = []]\n",
