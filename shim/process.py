@@ -71,7 +71,7 @@ def begin() -> None:
         try:
             os.fstat(stream)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, and closed for whatever is run
+            os.open("/", os.O_RDONLY)  # is always there, takes the lowest free number, and is closed for the phase
 
 
 def inherited_environment() -> Mapping[str, str]:
