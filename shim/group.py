@@ -64,6 +64,6 @@ def _without_by_document(path: str, text: str) -> bytes:
         without = document.as_string()
         if files.parse_fully(path, without) == wanted:
             return without.encode()
-    except TOMLKitError:
+    except (TOMLKitError, BrokenFile):
         pass
     raise BrokenFile(f"{path}: {_KEY} can't be left out", "write it as the detector does")
