@@ -22,6 +22,7 @@ from shim.model import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 LIFECYCLE = "/cnb/lifecycle"
 """Where platforms look for it (https://github.com/buildpacks/spec/blob/main/platform.md)."""
@@ -94,7 +95,8 @@ def _install(packed: bytes, directory: pathlib.Path, bundle: str) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for member in archive.getmembers():
             before[member.name.rstrip("/")] = member
-        archive.extractall(directory, filter="tar")
+        safely: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}  # from Python 3.11.4 on
+        archive.extractall(directory, **safely)  # noqa: S202  # the daemon packed it
     place = directory / os.path.basename(LIFECYCLE)
     bundling.uninstall(str(place))  # so that deriving from a derived image gives the same again
     bundling.install(str(place), bundle, LIFECYCLE)
