@@ -29,12 +29,14 @@ TESTS = {
     "analyzed": "tests/test_files.py tests/test_properties.py -k 'not (arguments or huge or group or agrees)'",
     "plain": "tests/test_plain.py",
 }
+OPTIONS = "-x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first"
+# The tests write to a file: what a test leaves running can't keep a pipe open, whose end cosmic-ray would wait for.
 CONFIG = """\
 [cosmic-ray]
 module-path = "shim/{module}.py"
 timeout = {seconds}
 excluded-modules = []
-test-command = "{python} -m pytest -x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first {tests}"
+test-command = '''sh -c "exec {python} -m pytest {tests} > said 2>&1"'''
 [cosmic-ray.distributor]
 name = "local"
 [cosmic-ray.filters.operators-filter]
@@ -69,12 +71,17 @@ def mutate(module: str) -> tuple[int, int, list[str]]:
         subprocess.run(["xargs", "-0", "cp", "--parents", "-t", name], cwd=ROOT, input=listed, check=True)
 
         def configure(seconds: float) -> None:
-            told = CONFIG.format(module=module, seconds=seconds, python=sys.executable, tests=TESTS[module])
+            tests = f"{OPTIONS} {TESTS[module]}"
+            told = CONFIG.format(module=module, seconds=seconds, python=sys.executable, tests=tests)
             (copy / "cr.toml").write_text(told)
 
         configure(120)
         began = time.monotonic()
-        run("cosmic-ray", "baseline", "cr.toml")
+        try:
+            run("cosmic-ray", "baseline", "cr.toml")
+        except subprocess.CalledProcessError:
+            print((copy / "said").read_text())
+            raise
         configure(round(5 + 8 * (time.monotonic() - began)))
         run("cosmic-ray", "init", "cr.toml", "cr.sqlite")
         run("cr-filter-operators", "cr.sqlite", "cr.toml")
