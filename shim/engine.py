@@ -12,6 +12,7 @@ import stat
 
 from shim.errors import PullFailed, Unreachable
 from shim.model import Record, environment, is_hex_id
+from shim.process import without_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ class Inquiry:
         self._problem: Unreachable | None = None
         self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         try:
-            self._thread.start()
+            without_signals(self._thread.start)
         except RuntimeError:  # no room for another thread
             self._run(ask)
 

@@ -139,7 +139,7 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
         CannotStart: there is no room for another process.
 
     """
-    forwarded = _signal.valid_signals() - _NOT_FORWARDED
+    forwarded = _forwarded()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # an ignored one would lose us the exit status
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, forwarded)
     try:
@@ -165,6 +165,26 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
                 os.kill(os.getpid(), _signal.SIGSTOP)
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def without_signals(start: Callable[[], None]) -> None:
+    """Start a thread that is given no signal.
+
+    Else the kernel may hand it the end of a phase while `run` isn't waiting yet, where an unhandled SIGCHLD is lost.
+
+    Args:
+        start: what starts it.
+
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _forwarded())
+    try:
+        start()
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def _forwarded() -> set[_signal.Signals]:
+    return _signal.valid_signals() - _NOT_FORWARDED
 
 
 def _reap(child: int) -> Ending | None:

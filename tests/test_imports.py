@@ -16,9 +16,9 @@ from tests.test_process import program
 PACKAGE = pathlib.Path(__file__).parent.parent / "shim"
 LAYERS = [
     {"shim", "model", "errors", "plain"},
-    {"rights"},
+    {"rights", "process"},
     {"files"},
-    {"policy", "invocation", "settings", "analyzed", "group", "note", "process", "engine", "say"},
+    {"policy", "invocation", "settings", "analyzed", "group", "note", "engine", "say"},
     {"report", "progress"},
     {"look"},
     {"scenarios"},

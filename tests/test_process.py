@@ -303,6 +303,16 @@ def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path
     assert subprocess.run(command, env=shim.env, check=False, timeout=30).returncode == 7
 
 
+def test_a_question_that_is_still_open_gets_no_signal_instead_of_us() -> None:
+    """A thread that blocks none would be given the phase's end while we don't wait for it yet, and ignore it."""
+    code = (
+        "import os, time; from shim import engine, process;"
+        "engine.Inquiry(lambda: time.sleep(60));"
+        "os._exit(process.run('/bin/sh', ('sh', '-c', 'exit 7'), os.environ, lambda: time.sleep(1)).code)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 7
+
+
 def test_a_parent_that_ignores_sigchld_does_not_lose_the_status(
     shim: Shim, tmp_path: pathlib.Path, parented: None
 ) -> None:
