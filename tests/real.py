@@ -206,13 +206,16 @@ _COMMANDS = {"docker": _dockerd, "podman": _podman, "containerd": _dockerd_of_tr
 
 
 def debian_root(target: pathlib.Path, suite: str, *packages: str) -> str:
-    """Make a minimal Debian root, and return its path."""
+    """Make a minimal Debian root, and return its path; a mirror may stall, and is asked thrice."""
     include = [f"--include={','.join(packages)}"] if packages else []
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", *include, suite, str(target)]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)
-    if made.returncode:
-        raise RuntimeError(f"{command!r} failed: {made.stderr[-2000:]}")
-    return str(target)
+    command = ["timeout", "--kill-after=10", "180"]
+    command += ["mmdebstrap", "--quiet", "--variant=minbase", *include, suite, str(target)]
+    for _ in range(3):
+        made = subprocess.run(command, check=False, capture_output=True, text=True)
+        if not made.returncode:
+            return str(target)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(target)], check=True)
+    raise RuntimeError(f"{command!r} failed: {made.stderr[-2000:]}")
 
 
 def _unmount_below(directory: pathlib.Path) -> None:
