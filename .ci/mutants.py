@@ -30,13 +30,14 @@ TESTS = {
     "plain": "tests/test_plain.py",
 }
 OPTIONS = "-x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first"
-# The tests write to a file: what a test leaves running can't keep a pipe open, whose end cosmic-ray would wait for.
+# The tests write to a file: what a test leaves running can't keep a pipe open, whose end cosmic-ray would wait for. An
+# endless one ends, too, where cosmic-ray itself is ended.
 CONFIG = """\
 [cosmic-ray]
 module-path = "shim/{module}.py"
 timeout = {seconds}
 excluded-modules = []
-test-command = '''sh -c "exec {python} -m pytest {tests} > said 2>&1"'''
+test-command = '''sh -c "exec timeout {at_most} {python} -m pytest {tests} > said 2>&1"'''
 [cosmic-ray.distributor]
 name = "local"
 [cosmic-ray.filters.operators-filter]
@@ -64,15 +65,17 @@ def mutate(module: str) -> tuple[int, int, list[str]]:
                 cwd=copy,
                 check=True,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "FUZZ": "0.25"},
+                env={**os.environ, "FUZZ": "0.25", "PYTEST_DEBUG_TEMPROOT": name},
             )
 
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
         subprocess.run(["xargs", "-0", "cp", "--parents", "-t", name], cwd=ROOT, input=listed, check=True)
 
-        def configure(seconds: float) -> None:
+        def configure(seconds: int) -> None:
             tests = f"{OPTIONS} {TESTS[module]}"
-            told = CONFIG.format(module=module, seconds=seconds, python=sys.executable, tests=tests)
+            told = CONFIG.format(
+                module=module, seconds=seconds, at_most=seconds + 30, python=sys.executable, tests=tests
+            )
             (copy / "cr.toml").write_text(told)
 
         configure(120)
