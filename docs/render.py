@@ -156,7 +156,7 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("faults of the daemon, on a real socket", "test_engine.py"),
     ("faults of the file system, of TCP and TLS, of the clock and of the note", "test_faults.py"),
     ("bad input, each on a real file system: full, read-only, a mount of its own, no /proc", "test_bad_input.py"),
-    ("SIGKILL at each step that touches a file, in twelve ways, and at 300 random moments", "test_kills.py"),
+    ("SIGKILL at each step that touches a file, in fifteen ways, and at 300 random moments", "test_kills.py"),
     ("exit statuses, signals, streams, environment", "test_process.py"),
     ("planted links, pipes and files, with root's rights and the user's", "test_rights.py"),
     ("reading and editing analyzed.toml and group.toml, and fuzzing it", "test_files.py"),

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -44,6 +45,7 @@ class Way:
         steps: tuple[str, ...] = (),
         disk: bool = False,
         extra: str = "",
+        keeps: str | None = None,
     ) -> None:
         self.arguments = arguments
         self.before = before
@@ -56,6 +58,8 @@ class Way:
         self.disk = disk
         """On a file system of its own, which is full."""
         self.extra = extra
+        self.keeps = keeps
+        """A file that is to lie beside analyzed.toml afterwards, with the same content."""
 
     def text(self, reference: str) -> str:
         return analyzed_toml(reference, NAME, extra=self.extra)
@@ -88,6 +92,21 @@ WAYS = {
         steps=("after write in shim.files._replace", "after replace in shim.files._replace"),
     ),
     "a name is filled in": Way(("run", "--no-daemon", "--", "restorer"), "", NAME, steps=WRITES),
+    "a restorer that is run again": Way(
+        ("run", "--", "restorer"),
+        NAME,
+        ID,
+        phase='case "$*" in *-group*) exit 0 ;; esac; exit 2',
+        steps=("after posix_spawn in shim.process.run", "after memfd_create in shim.process.memory_file", *WRITES),
+    ),
+    "a pull": Way(("run", "--daemon", "--pull-policy", "always", "--", "restorer"), NAME, ID, steps=WRITES),
+    "the snapshot": Way(
+        ("snapshot",),
+        NAME,
+        NAME,
+        steps=("after write in shim.files._replace", "after replace in shim.files._replace"),
+        keeps="analyzed-shim.snapshot.toml",
+    ),
     "fix": Way(("fix", "--daemon"), REWRITTEN, ID, steps=WRITES),
     "without memory files": Way(
         ("run", "--daemon", "--", "restorer"),
@@ -202,6 +221,8 @@ class Place:
         if self.mounted or self.way.disk:  # can't be replaced: may end in line ends that were to be cut off
             text = text.rstrip("\n") + "\n"
         assert text in may_be, (when, text)
+        if self.way.keeps and (self.layers.path / self.way.keeps).exists():
+            assert (self.layers.path / self.way.keeps).read_text() == text, when
         if self.layers.note.exists():
             assert self.layers.note.read_text().endswith("(analyzed-shim).\ndaemon = true\n"), when
         about = self.file.stat()
@@ -214,6 +235,8 @@ class Place:
         assert process.wait(60) == 0, when
         self.check_whole(when)
         assert self.file.read_text() == self.way.text(self.way.right), when
+        if self.way.keeps:
+            (self.layers.path / self.way.keeps).unlink()  # it has to be there
         assert self.left() == set(), when
         assert self.layers.note.exists() == ("analyzer" in "".join(self.arguments)), when
 
@@ -221,19 +244,34 @@ class Place:
         return self.layers.stray() | {path.name for path in self.tmp.iterdir()}
 
 
+class UpToDate(servers.Engine):
+    """An engine that finds nothing newer when it pulls."""
+
+    def pull(self, name: str) -> bool:
+        return self.find(name) is not None
+
+
+@pytest.fixture
+def engine(tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
+    server = UpToDate(str(tmp_path / "engine.sock"))
+    server.tag(NAME, f"sha256:{ID}")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def url(engine: servers.Engine) -> str:
-    engine.tag(NAME, f"sha256:{ID}")
     return engine.url
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_killed_at_each_step(shim: Shim, url: str, tmp_path: pathlib.Path, name: str) -> None:
+def test_killed_at_each_step(shim: Shim, engine: UpToDate, url: str, tmp_path: pathlib.Path, name: str) -> None:
     way = WAYS[name]
     listing = tmp_path / "steps"
     with closing(Place(tmp_path / "listing", way, url, shim.env)) as place:
         assert place.start(sys.executable, "-m", "tests.steps", str(listing)).wait(60) == 0
         assert place.file.read_text() == way.text(way.right)
+    assert any("/images/create" in question for question in engine.asked) == ("--pull-policy" in way.arguments)
     steps = listing.read_text().splitlines()
     for needed in way.steps:
         assert any(step.startswith(needed) for step in steps), (needed, steps)
