@@ -259,16 +259,11 @@ def engine(tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
     server.stop()
 
 
-@pytest.fixture
-def url(engine: servers.Engine) -> str:
-    return engine.url
-
-
 @pytest.mark.parametrize("name", WAYS)
-def test_killed_at_each_step(shim: Shim, engine: UpToDate, url: str, tmp_path: pathlib.Path, name: str) -> None:
+def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path, name: str) -> None:
     way = WAYS[name]
     listing = tmp_path / "steps"
-    with closing(Place(tmp_path / "listing", way, url, shim.env)) as place:
+    with closing(Place(tmp_path / "listing", way, engine.url, shim.env)) as place:
         assert place.start(sys.executable, "-m", "tests.steps", str(listing)).wait(60) == 0
         assert place.file.read_text() == way.text(way.right)
     assert any("/images/create" in question for question in engine.asked) == ("--pull-policy" in way.arguments)
@@ -278,7 +273,7 @@ def test_killed_at_each_step(shim: Shim, engine: UpToDate, url: str, tmp_path: p
 
     def kill_at(number: int) -> bool:
         when = f"{name}, step {number}: {steps[number - 1]}"
-        with closing(Place(tmp_path / str(number), way, url, shim.env)) as here:
+        with closing(Place(tmp_path / str(number), way, engine.url, shim.env)) as here:
             process = here.start(sys.executable, "-m", "tests.steps", str(number))
             assert process.wait(60) == -signal.SIGKILL, when
             here.check_whole(when)
@@ -291,19 +286,19 @@ def test_killed_at_each_step(shim: Shim, engine: UpToDate, url: str, tmp_path: p
     assert any(left) or name in ("row 10", "a mount of its own"), "at some step something has to be left, to be swept"
 
 
-def test_killed_at_hundreds_of_random_moments(shim: Shim, url: str, tmp_path: pathlib.Path) -> None:
+def test_killed_at_hundreds_of_random_moments(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path) -> None:
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     lasts = {}
     for name, way in WAYS.items():
         began = time.monotonic()
-        with closing(Place(tmp_path / f"{name} once", way, url, shim.env)) as once:
+        with closing(Place(tmp_path / f"{name} once", way, engine.url, shim.env)) as once:
             assert once.start(*SHIM).wait(60) == 0
         lasts[name] = time.monotonic() - began
 
     def kill(number: int, name: str, after: float) -> bool:
         when = f"seed {seed}, {name} after {after:.4f} s"
-        with closing(Place(tmp_path / str(number), WAYS[name], url, shim.env)) as place:
+        with closing(Place(tmp_path / str(number), WAYS[name], engine.url, shim.env)) as place:
             process = place.start(*SHIM)
             time.sleep(after)
             try:
