@@ -25,9 +25,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 BIN = pathlib.Path(sys.executable).parent
 ACCEPTED = ROOT / ".ci" / "mutants.accepted"
 TESTS = {
-    "policy": "tests/test_policy.py tests/test_never_worse.py -k 'not every_combination'",
-    "analyzed": "tests/test_files.py tests/test_properties.py -k 'not (arguments or huge or group or agrees)'",
-    "plain": "tests/test_plain.py",
+    "policy/rows": "tests/test_policy.py tests/test_never_worse.py -k 'not every_combination'",
+    "layers/analyzed": "tests/test_files.py tests/test_properties.py -k 'not (arguments or huge or group or agrees)'",
+    "layers/plain": "tests/test_plain.py",
 }
 OPTIONS = "-x -q -p no:cacheprovider --hypothesis-seed=1457 --hypothesis-profile=first"
 # The tests write to a file: what a test leaves running can't keep a pipe open, whose end cosmic-ray would wait for. An

@@ -33,9 +33,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import shim
-from shim import bundle as bundling
 from shim.demo import images, layout, servers
 from shim.demo.lifecycle import ARCHITECTURE, UnixConnection
+from shim.tools import install as bundling
 
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parent / "docs" / "explanation"

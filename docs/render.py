@@ -17,8 +17,9 @@ from typing import Any
 import typer
 import typer.main
 
-from shim import cli, policy
-from shim.scenarios import SCENARIOS
+from shim.policy import rows as policy
+from shim.tools import cli
+from shim.tools.scenarios import SCENARIOS
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 NOTICE = "<!-- Rendered by docs/render.py from the code; a test holds this page against it. -->\n"

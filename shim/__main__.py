@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from shim import invocation, process, wrap
+from shim.phase import invocation, process, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main() -> int:
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
         process.begin()
         _end(wrap.run(sys.argv[2:], process.inherited_environment()))
-    from shim import cli  # typer costs six bare interpreter starts
+    from shim.tools import cli  # typer costs six bare interpreter starts
 
     return cli.main()
 

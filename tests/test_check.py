@@ -12,9 +12,9 @@ import pytest
 
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
-from shim.model import Facts
-from shim.scenarios import SCENARIOS, scenario_of
-from shim.settings import PULL_POLICIES
+from shim.phase.settings import PULL_POLICIES
+from shim.policy.facts import Facts
+from shim.tools.scenarios import SCENARIOS, scenario_of
 from tests import real
 from tests.conftest import ID, SCHEMA, SHIM, Layers, Shim
 from tests.test_process import program

@@ -19,11 +19,11 @@ from typing import Any
 import docker
 import pytest
 
-from shim import bundle as bundling
 from shim.demo import images
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError
-from shim.invocation import WRAPPED
+from shim.phase.invocation import WRAPPED
+from shim.tools import install as bundling
 from tests import real
 from tests.conftest import EXTENSION, GROUP, ID, SHIM, Ran, Shim, analyzed_toml, leave_out
 from tests.test_process import wait_for

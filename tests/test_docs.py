@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from shim import errors, settings
+from shim import errors
+from shim.phase import settings
 from tests.conftest import SHIM, Layers, Shim
 from tests.test_process import program
 from tests.test_wrap import Parts, parts
@@ -51,7 +52,11 @@ def test_the_environment_page_names_every_variable_that_the_code_reads() -> None
 
 def test_completion_and_its_installation_are_there(shim: Shim) -> None:
     environ = {"COMP_WORDS": "analyzed-shim fi", "COMP_CWORD": "1", "_ANALYZED_SHIM_COMPLETE": "complete_bash"}
-    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'analyzed-shim'; from shim.cli import main; main()"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'analyzed-shim'; from shim.tools.cli import main; main()",
+    ]
     ended = shim.call(*command, PYTHONPATH=str(ROOT), **environ)
     assert ended.out.split() == ["fix"]
     assert "--install-completion" in shim.call(*SHIM, "--help", COLUMNS="200").out

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from shim import engine
+from shim.daemon import client as engine
 from shim.errors import PullFailed, Unreachable
 from tests.conftest import ID, SHIM, Layers, Shim
 from tests.test_process import program

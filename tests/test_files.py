@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shim import analyzed, files, group, note, plain
 from shim.errors import BrokenFile, EditRefused, MissingFile
+from shim.layers import analyzed, files, group, note, plain
 from tests.conftest import EXTENSION, GROUP, ID, analyzed_toml
 
 NAME = "registry.example/run:1.0"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from shim import invocation, settings
 from shim.errors import WrongUse
-from shim.invocation import Invocation
-from shim.model import Record, boolean, kind_of
+from shim.phase import invocation, settings
+from shim.phase.invocation import Invocation
+from shim.policy.facts import kind_of
+from shim.record import Record, boolean
 from tests.conftest import ID
 
 

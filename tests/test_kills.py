@@ -68,9 +68,13 @@ class Way:
 REWRITE = 'dd if="$REWRITTEN" of="$CNB_LAYERS_DIR/analyzed.toml" conv=notrunc bs=65536 2>/dev/null'
 """A restorer's rewrite in place, in one call: what it leaves is never torn by itself."""
 WRITES = (
-    *("after open in shim.files._replace", "after write in shim.files._replace", "after fchown in shim.files._replace"),
-    *("after fchmod in shim.files._replace", "before replace in shim.files._replace"),
-    "after replace in shim.files._replace",
+    *(
+        "after open in shim.layers.files._replace",
+        "after write in shim.layers.files._replace",
+        "after fchown in shim.layers.files._replace",
+    ),
+    *("after fchmod in shim.layers.files._replace", "before replace in shim.layers.files._replace"),
+    "after replace in shim.layers.files._replace",
 )
 TO_THE_END_OF_A_PAGE = "#" + "x" * (4096 - 5 - 2 - len(analyzed_toml(NAME, NAME))) + "\n"
 FORBID_MEMFD = (sys.executable, "-m", "tests.forbid", "memfd_create")
@@ -80,16 +84,16 @@ WAYS = {
         ("run", "--daemon", "--", "restorer", "-uid", str(USER), "-gid", str(USER)),
         NAME,
         ID,
-        steps=("after seteuid in shim.rights.__enter__", "after replace in shim.files._replace"),
+        steps=("after seteuid in shim.layers.rights.__enter__", "after replace in shim.layers.files._replace"),
     ),
     "row 6": Way(("run", "--", "restorer"), NAME, ID, (REWRITTEN,), REWRITE, steps=WRITES),
     "row 9": Way(("run", "--", "exporter", "-daemon", "app"), REWRITTEN, ID, steps=WRITES),
-    "row 10": Way(("run", "--", "exporter", "app"), ID, NAME, steps=("before execve in shim.process.become",)),
+    "row 10": Way(("run", "--", "exporter", "app"), ID, NAME, steps=("before execve in shim.phase.process.become",)),
     "the note": Way(
         ("run", "--", "analyzer", "-daemon", "app"),
         NAME,
         NAME,
-        steps=("after write in shim.files._replace", "after replace in shim.files._replace"),
+        steps=("after write in shim.layers.files._replace", "after replace in shim.layers.files._replace"),
     ),
     "a name is filled in": Way(("run", "--no-daemon", "--", "restorer"), "", NAME, steps=WRITES),
     "a restorer that is run again": Way(
@@ -97,14 +101,18 @@ WAYS = {
         NAME,
         ID,
         phase='case "$*" in *-group*) exit 0 ;; esac; exit 2',
-        steps=("after posix_spawn in shim.process.run", "after memfd_create in shim.process.memory_file", *WRITES),
+        steps=(
+            "after posix_spawn in shim.phase.process.run",
+            "after memfd_create in shim.phase.process.memory_file",
+            *WRITES,
+        ),
     ),
     "a pull": Way(("run", "--daemon", "--pull-policy", "always", "--", "restorer"), NAME, ID, steps=WRITES),
     "the snapshot": Way(
         ("snapshot",),
         NAME,
         NAME,
-        steps=("after write in shim.files._replace", "after replace in shim.files._replace"),
+        steps=("after write in shim.layers.files._replace", "after replace in shim.layers.files._replace"),
         keeps="analyzed-shim.snapshot.toml",
     ),
     "fix": Way(("fix", "--daemon"), REWRITTEN, ID, steps=WRITES),
@@ -113,7 +121,11 @@ WAYS = {
         NAME,
         ID,
         wrapper=FORBID_MEMFD,
-        steps=("after open in shim.files.__init__", "after posix_spawn in shim.process.run", "after rmdir in"),
+        steps=(
+            "after open in shim.layers.files.__init__",
+            "after posix_spawn in shim.phase.process.run",
+            "after rmdir in",
+        ),
     ),
     "a mount of its own": Way(
         ("run", "--", "restorer"),
@@ -129,20 +141,20 @@ WAYS = {
             'mount --bind "$OUTSIDE" "$CNB_LAYERS_DIR/analyzed.toml"; exec "$@"',
             "sh",
         ),
-        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files.overwrite"),
     ),
     "a full disk with room in the file's last page": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         ID,
-        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files.overwrite"),
         disk=True,
     ),
     "a full disk": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         NAME,
-        steps=("after pwrite in shim.files._write_at", "after ftruncate in shim.files.overwrite"),
+        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files.overwrite"),
         disk=True,
         extra=TO_THE_END_OF_A_PAGE,
     ),

@@ -117,7 +117,7 @@ class Build:
 
     @property
     def reference(self) -> str:
-        from shim import analyzed
+        from shim.layers import analyzed
 
         return analyzed.read(str(self.layers / "analyzed.toml")).reference
 

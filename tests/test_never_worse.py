@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from shim.model import Clues, Facts
-from shim.policy import decide, weigh
+from shim.policy.facts import Clues, Facts
+from shim.policy.rows import decide, weigh
 
 NAME, DIGEST, EMPTY = "name", "digest", "empty"
 MINE, OTHER = "mine", "other"

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from shim import plain
+from shim.layers import plain
 
 TAKEN: dict[str, dict[str, plain.Table]] = {
     "": {"": {}},

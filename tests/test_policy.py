@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shim.model import Clues, Facts, Verdict
-from shim.policy import EVIDENCE, TABLES, Row, certainty, decide, weigh
+from shim.policy.facts import Clues, Facts, Verdict
+from shim.policy.rows import EVIDENCE, TABLES, Row, certainty, decide, weigh
 
 BUILDS: Any = ("daemon", "registry", "unsaid")
 BEFORE: Any = ("unasked", "absent", "denied", "silent")

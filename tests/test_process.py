@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import pytest
 
-from shim import process
 from shim.demo import servers
 from shim.errors import CannotRun, NotThere
+from shim.phase import process
 from tests.conftest import GROUP, ID, SHIM, Layers, Shim
 
 CHILD = f"""\

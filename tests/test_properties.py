@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shim import analyzed, group
 from shim.errors import EditRefused
-from shim.invocation import read
+from shim.layers import analyzed, group
+from shim.phase.invocation import read
 from tests.conftest import ID, SHIM, Layers, Shim
 from tests.test_files import SCALE
 from tests.test_process import program

@@ -10,9 +10,9 @@ import subprocess
 
 import pytest
 
-from shim import invocation
 from shim.demo import servers
-from shim.rights import AS_IT_IS, Rights
+from shim.layers.rights import AS_IT_IS, Rights
+from shim.phase import invocation
 from tests.conftest import ID, SHIM, Layers, Shim, analyzed_toml
 from tests.test_process import program
 

@@ -9,7 +9,7 @@ import json
 import tarfile
 from typing import Any
 
-from shim.model import Record
+from shim.record import Record
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -16,7 +16,7 @@ from shim.demo import images, layout
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.demo.servers import Engine, Registry
 from shim.errors import PullFailed, ShimError
-from shim.model import Record
+from shim.record import Record
 
 
 class AnEngine(Protocol):
@@ -73,7 +73,7 @@ class DockerEngine:
             ShimError: there is none that answers.
 
         """
-        from shim import engine
+        from shim.daemon import client as engine
 
         address = engine.find(os.environ.get("DOCKER_HOST"), os.environ)
         if address.state != "unasked":

@@ -6,7 +6,8 @@ of the docs is rendered from these rows.
 
 from __future__ import annotations
 
-from shim.model import Facts, Record
+from shim.policy.facts import Facts
+from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

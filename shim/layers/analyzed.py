@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 
-from shim import files, plain
 from shim.errors import BrokenFile, EditRefused
-from shim.model import Record, kind_of
-from shim.rights import AS_IT_IS
+from shim.layers import files, plain
+from shim.layers.rights import AS_IT_IS
+from shim.policy.facts import kind_of
+from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from shim.model import Kind
-    from shim.rights import Rights
+    from shim.layers.rights import Rights
+    from shim.policy.facts import Kind
 
 
 class Analyzed(Record):

@@ -14,11 +14,11 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
-from shim import bundle as bundling
-from shim import engine
+from shim.daemon import client as engine
 from shim.errors import ShimError
-from shim.invocation import WRAPPED
-from shim.model import Record
+from shim.phase.invocation import WRAPPED
+from shim.record import Record
+from shim.tools import install as bundling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,8 +6,8 @@ run image (lifecycle issue 1457). Without them it doesn't.
 
 from __future__ import annotations
 
-from shim import files, plain
 from shim.errors import BrokenFile
+from shim.layers import files, plain
 
 _KEY = "group-extensions"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 
-from shim import files
 from shim.errors import BrokenFile, MissingFile
-from shim.rights import AS_IT_IS
+from shim.layers import files
+from shim.layers.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.rights import Rights
+    from shim.layers.rights import Rights
 
 NAME = "analyzed-shim.toml"
 _LIMIT = 64 * 1024

@@ -6,13 +6,14 @@ no I/O, no clock and no environment. The reference pages of the docs are rendere
 
 from __future__ import annotations
 
-from shim.model import Clues, Evidence, Facts, Record, Verdict
+from shim.policy.facts import Clues, Evidence, Facts, Verdict
+from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shim.model import Certainty
+    from shim.policy.facts import Certainty
 
 
 class Witness(Record):

@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from shim.errors import ShimError
-from shim.invocation import WRAPPED
+from shim.phase.invocation import WRAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def own() -> str:
         NoLifecycle: it runs from none.
 
     """
-    here = pathlib.Path(__file__).parent.parent.parent
+    here = pathlib.Path(__file__).parents[3]
     if not (here / "bin" / "python3").is_file() or not (here / "lib").is_dir() or here.name == "lib":
         raise NoLifecycle("this doesn't run from a bundle", "give one with --bundle; packaging/bundle.py makes it")
     return str(here)

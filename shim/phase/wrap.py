@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from shim import analyzed, engine, files, group, invocation, note, policy, process, settings
+from shim.daemon import client as engine
 from shim.errors import (
     BrokenFile,
     CannotRun,
@@ -18,17 +18,20 @@ from shim.errors import (
     ShimError,
     WrongUse,
 )
-from shim.look import Look, with_tip
-from shim.say import voice
+from shim.layers import analyzed, files, group, note
+from shim.phase import invocation, process, settings
+from shim.phase.gather import Look, with_tip
+from shim.phase.log import voice
+from shim.policy import rows as policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shim.engine import Inquiry
-    from shim.invocation import Invocation
-    from shim.policy import Row
-    from shim.process import Ending
+    from shim.daemon.client import Inquiry
+    from shim.phase.invocation import Invocation
+    from shim.phase.process import Ending
+    from shim.policy.rows import Row
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -138,7 +141,7 @@ class _Run(Look):
             self.facts = self.facts.but(noted=False)
 
     def _pull(self) -> None:
-        from shim.progress import Progress
+        from shim.phase.progress import Progress
 
         assert self.daemon is not None
         daemon, name = self.daemon, self.name()
@@ -272,7 +275,7 @@ class _Run(Look):
     def _report(self, row: Row, code: int | None) -> None:
         if self.settings.report is None:
             return
-        from shim.report import write_report
+        from shim.phase.report import write_report
 
         current = self.now.reference if self.now else None
         report = self.report_of(

@@ -11,15 +11,15 @@ import fcntl
 import os
 import stat
 
-from shim import plain
 from shim.errors import BrokenFile, MissingFile
-from shim.rights import AS_IT_IS
+from shim.layers import plain
+from shim.layers.rights import AS_IT_IS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shim.rights import Rights
+    from shim.layers.rights import Rights
 
 BOM = b"\xef\xbb\xbf"
 """The byte order mark, which an editor may have put first."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from shim.errors import WrongUse
-from shim.model import Record, boolean, environment
+from shim.record import Record, boolean, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shim.model import PullPolicy
+    from shim.policy.facts import PullPolicy
 
 PULL_POLICIES: tuple[PullPolicy, ...] = ("never", "if-not-present", "always")
 TIMEOUT = 5.0

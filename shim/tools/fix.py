@@ -9,19 +9,20 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from shim import analyzed, files, policy
 from shim.errors import BrokenFile, EditRefused, MissingFile, NotRepaired, WrongUse
-from shim.look import Look, with_tip
-from shim.model import Record
-from shim.report import write_report
-from shim.say import voice
+from shim.layers import analyzed, files
+from shim.phase.gather import Look, with_tip
+from shim.phase.log import voice
+from shim.phase.report import write_report
+from shim.policy import rows as policy
+from shim.record import Record
 
 if TYPE_CHECKING:
-    from shim.analyzed import Analyzed
-    from shim.invocation import Invocation
-    from shim.model import Certainty
-    from shim.policy import Row
-    from shim.settings import Settings
+    from shim.layers.analyzed import Analyzed
+    from shim.phase.invocation import Invocation
+    from shim.phase.settings import Settings
+    from shim.policy.facts import Certainty
+    from shim.policy.rows import Row
 
 
 class Wishes(Record):

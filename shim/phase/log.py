@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from shim.model import Record, boolean
+from shim.record import Record, boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shim.model import Level
+    from shim.policy.facts import Level
 
 _ORDER: tuple[Level, ...] = ("debug", "info", "warn", "error")
 _MARKS: dict[Level, tuple[str, str]] = {

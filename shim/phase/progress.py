@@ -7,7 +7,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.say import Voice
+    from shim.phase.log import Voice
 
 _MEGABYTE = 1_000_000
 _EVERY = 10.0

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import time
 
-from shim import analyzed, engine, files, group, note, policy
+from shim.daemon import client as engine
 from shim.errors import BrokenFile, MissingFile, ShimError, Unreachable
-from shim.model import Clues, Facts
+from shim.layers import analyzed, files, group, note
+from shim.policy import rows as policy
+from shim.policy.facts import Clues, Facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from shim.analyzed import Analyzed
-    from shim.engine import About, Address, Daemon, Inquiry
-    from shim.invocation import Invocation
-    from shim.policy import Row
-    from shim.process import Ending
-    from shim.report import Report
-    from shim.say import Voice
-    from shim.settings import Settings
+    from shim.daemon.client import About, Address, Daemon, Inquiry
+    from shim.layers.analyzed import Analyzed
+    from shim.phase.invocation import Invocation
+    from shim.phase.log import Voice
+    from shim.phase.process import Ending
+    from shim.phase.report import Report
+    from shim.phase.settings import Settings
+    from shim.policy.rows import Row
 
 _SHORT = 12
 """Hex digits of an ID in a sentence, as docker shows them."""
@@ -186,7 +188,7 @@ class Look:
 
     def report_of(self, row: Row, **more: Any) -> Report:
         """Return a report of what is known, and of what else is given."""
-        from shim.report import Report  # only for those who ask for one
+        from shim.phase.report import Report  # only for those who ask for one
 
         return Report(
             platform_api=self.call.platform_api,

@@ -11,7 +11,7 @@ import errno
 import os
 
 from shim.errors import CannotRun, CannotStart, NotThere
-from shim.model import Record
+from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from shim import __version__
-from shim.model import Record, fields
-from shim.rights import AS_IT_IS
+from shim.layers.rights import AS_IT_IS
+from shim.record import Record, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.engine import About
-    from shim.model import Certainty, Outcome
-    from shim.rights import Rights
-    from shim.say import Voice
+    from shim.daemon.client import About
+    from shim.layers.rights import Rights
+    from shim.phase.log import Voice
+    from shim.policy.facts import Certainty, Outcome
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
 SCHEMA = 1

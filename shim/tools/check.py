@@ -7,23 +7,24 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from shim import engine, policy
+from shim.daemon import client as engine
 from shim.errors import Unreachable
-from shim.invocation import WRAPPED
-from shim.look import Look
-from shim.model import Record, fields
-from shim.report import SCHEMA
-from shim.say import voice
-from shim.scenarios import Scenario, scenario_of
+from shim.phase.gather import Look
+from shim.phase.invocation import WRAPPED
+from shim.phase.log import voice
+from shim.phase.report import SCHEMA
+from shim.policy import rows as policy
+from shim.record import Record, fields
+from shim.tools.scenarios import Scenario, scenario_of
 
 if TYPE_CHECKING:
     from typing import Literal
 
-    from shim.engine import About
-    from shim.invocation import Invocation
-    from shim.policy import Row
-    from shim.scenarios import Version
-    from shim.settings import Settings
+    from shim.daemon.client import About
+    from shim.phase.invocation import Invocation
+    from shim.phase.settings import Settings
+    from shim.policy.rows import Row
+    from shim.tools.scenarios import Version
 
     Severity = Literal["error", "warning", "note"]
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shim import __version__, invocation, settings
+from shim import __version__
 from shim.errors import ShimError, WrongUse
-from shim.model import boolean
+from shim.phase import invocation, settings
+from shim.record import boolean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ def snapshot(
     to: Annotated[str | None, typer.Option("--to", help="Where to keep it; else beside analyzed.toml.")] = None,
 ) -> None:
     """Keep a copy of analyzed.toml, before a restorer that can't be wrapped; fix compares with it and removes it."""
-    from shim import fix
+    from shim.tools import fix
 
     call = _call("restorer", None, layers=layers, analyzed=analyzed)
     fix.snapshot(call, to or fix.default_snapshot(call.analyzed))
@@ -159,7 +160,7 @@ def repair(
     pulls. A script that can change its export line doesn't need it:
     analyzed-shim run -- /cnb/lifecycle/exporter ...
     """
-    from shim import fix
+    from shim.tools import fix
 
     call = _call("exporter", platform_api, layers=layers, analyzed=analyzed)
     chosen = _settings(
@@ -191,7 +192,7 @@ def check(
 
     Between the detector and the restorer is the time for it.
     """
-    from shim import check as checking
+    from shim.tools import check as checking
 
     call = _call("restorer", platform_api, layers=layers, analyzed=analyzed, group=group)
     chosen = _settings(daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout)
@@ -216,7 +217,7 @@ def install(
     ] = None,
 ) -> None:
     """Put the shim in the place of the three phases, with all that it needs inside that directory."""
-    from shim import bundle as bundling
+    from shim.tools import install as bundling
 
     bundling.install(directory, bundle or bundling.own(), at)
 
@@ -226,7 +227,7 @@ def uninstall(
     directory: Annotated[str, typer.Argument(help="A lifecycle directory.", show_default=False)],
 ) -> None:
     """Put the real phases back; the directory is as it was before."""
-    from shim import bundle as bundling
+    from shim.tools import install as bundling
 
     bundling.uninstall(directory)
 
@@ -250,9 +251,9 @@ def builder(
     timeout: _Timeout = None,
 ) -> None:
     """Derive an image that has the shim in it, with the configuration, labels and user of the image it is of."""
-    from shim import bundle as bundling
-    from shim import engine
-    from shim import image as deriving
+    from shim.daemon import client as engine
+    from shim.tools import derive as deriving
+    from shim.tools import install as bundling
 
     settings_baked_in = dict(setting.partition("=")[::2] for setting in env or ())
     wanted = deriving.Derived(

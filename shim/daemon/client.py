@@ -11,8 +11,8 @@ import os
 import stat
 
 from shim.errors import PullFailed, Unreachable
-from shim.model import Record, environment, is_hex_id
-from shim.process import without_signals
+from shim.phase.process import without_signals
+from shim.record import Record, environment, is_hex_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-    from shim.model import Engine
+    from shim.policy.facts import Engine
 
     _T = TypeVar("_T")
 

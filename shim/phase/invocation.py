@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 
-from shim.model import Record, boolean, environment
-from shim.rights import Rights
+from shim.layers.rights import Rights
+from shim.record import Record, boolean, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shim.model import Api, Phase
+    from shim.policy.facts import Api, Phase
 
 WRAPPED: tuple[Phase, ...] = ("analyzer", "restorer", "exporter")
 _OTHERS = frozenset(("detector", "builder", "creator", "extender", "rebaser"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from shim.model import Record
+from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The phase's own daemon: where it is, and asking it."""

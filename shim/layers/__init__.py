@@ -1,0 +1,1 @@
+"""The three files of the layers directory, and other people's directories."""

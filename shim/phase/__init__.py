@@ -1,0 +1,1 @@
+"""What every wrapped build runs."""

@@ -1,0 +1,1 @@
+"""Deciding, without I/O, clock or environment."""
