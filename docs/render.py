@@ -17,7 +17,9 @@ from typing import Any
 import typer
 import typer.main
 
-from shim.policy import rows as policy
+from shim.policy import TABLES
+from shim.policy.evidence import EVIDENCE
+from shim.policy.row import Step
 from shim.tools import cli
 from shim.tools.scenarios import SCENARIOS
 
@@ -29,35 +31,36 @@ STEPS = {"restorer": "The restorer", "exporter": "The exporter: the last word", 
 
 
 def policy_page() -> str:
-    """Return the page of the evidence and the rows."""
+    """Return the page of the evidence and the decision tables."""
     lines = [
-        "# The policy",
+        "# Decision tables",
+        "",
+        "What the shim does, row by row, and what it takes as evidence of a daemon build.",
         "",
         NOTICE,
-        "All of it is decided by the first row that holds, from top to bottom. *ID* is the daemon's image of the",
-        "run image's name, without `sha256:`; *name* is `run-image.image`.",
+        "A table is read from top to bottom, and the first row that holds counts. After a row without an outcome the",
+        "table is read again, with what is known then. *The daemon has the run image* means: under its name,",
+        "`run-image.image`. *Without the registry lookup* means: with a group.toml that has no extensions.",
         "",
         "## Is it a daemon build?",
         "",
-        "**Known**, by the first of these that speaks:",
+        "**Known**, by the first of these that says so:",
         "",
-        "| # | evidence | in the report |",
-        "|---|---|---|",
-        *(f"| {witness.number} | {witness.when} | `{witness.name}` |" for witness in policy.EVIDENCE),
+        "| evidence | what is looked at |",
+        "|---|---|",
+        *(f"| `{evidence.name}` | {evidence.what} |" for evidence in EVIDENCE),
         "",
-        "**Likely**: not known, and an engine answers that has the run image under its name, or its socket is there",
-        "but isn't ours to open (platforms mount it for daemon builds only). **Unknown**: otherwise.",
+        "**Likely**: not known, and the daemon has the run image under its name, or its socket is there without",
+        "permission to open it (platforms mount it for daemon builds only). **Unknown**: otherwise.",
         "",
-        "At the exporter its own `-daemon`, else `CNB_USE_DAEMON`, says what build it is, and nothing else does.",
+        "At the exporter its own `-daemon`, else `CNB_USE_DAEMON`, says which build it is, and nothing else does.",
     ]
     for phase, title in STEPS.items():
-        lines += ["", f"## {title}", "", "| # | when | then | outcome |", "|---|---|---|---|"]
-        for row in policy.TABLES[phase]:
-            verdict = row.verdict
-            going_on = verdict.step != "nothing" or verdict.run == "parent"
-            outcome = "*decided again*" if going_on else f"`{verdict.outcome}`"
-            lines.append(f"| {row.number} | {row.when} | {row.then} | {outcome} |")
-    lines += ["", "Another phase of the lifecycle is become as it was called.", ""]
+        lines += ["", f"## {title}", "", "| row | if | the shim | outcome |", "|---|---|---|---|"]
+        for row in TABLES[phase]:
+            outcome = "" if isinstance(row, Step) else f"`{row.outcome}`"
+            lines.append(f"| {row.name} | {row.when} | {row.does} | {outcome} |")
+    lines += ["", "Any other phase of the lifecycle is execed as called.", ""]
     return "\n".join(lines)
 
 
@@ -68,8 +71,8 @@ def scenarios_page() -> str:
         "",
         NOTICE,
         "What the **bare** restorer does to the run image, measured with lifecycles 0.17.7, 0.20.5 and 0.21.17 on",
-        "Docker and Podman. The first row that holds counts. The numbers behind what the shim does are those of",
-        "[the policy](policy.md); `analyzed-shim check` says which row applies to a build.",
+        "Docker and Podman. The first row that holds counts. What the shim does names the rows of the",
+        "[decision tables](policy.md); `analyzed-shim check` says which scenario a build is.",
         "",
     ]
     lines += ["| scenario | when | lifecycle | the restorer | another pull? | the shim |", "|---|---|---|---|---|---|"]
@@ -153,6 +156,7 @@ TRIED: tuple[tuple[str, str], ...] = (
         "test_policy.py",
     ),
     ("whole builds, bare and wrapped, in thousands of worlds: never worse", "test_never_worse.py"),
+    ("launchers, scripts in the restorer's place, forks with flags of their own, `extend`", "test_launchers.py"),
     ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "test_wrap.py"),
     ("faults of the daemon, on a real socket", "test_engine.py"),
     ("faults of the file system, of TCP and TLS, of the clock and of the note", "test_faults.py"),

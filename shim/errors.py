@@ -17,6 +17,11 @@ class ShimError(Exception):
         self.tip = tip
         self.outcome = outcome
 
+    @property
+    def with_tip(self) -> str:
+        """What is wrong and what to do about it, in one sentence."""
+        return f"{self} ({self.tip})" if self.tip else str(self)
+
 
 class WrongUse(ShimError):
     """An option or a variable that the shim can't read."""

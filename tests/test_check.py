@@ -30,10 +30,10 @@ def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
     jsonschema.validate(told, SCHEMA)
     lines = shim.call(*SHIM, "check", *options, **environ)
     assert lines.code == 0
-    assert f": {told['outcome']}\n" in lines.out
+    assert f" [{told['outcome']}]\n" in lines.out
     for finding in told["findings"]:
         assert f"{finding['severity']}: {finding['what']}" in lines.out
-        assert f"what to do: {finding['do']}" in lines.out
+        assert f"\n  {finding['do']}" in lines.out
     return told
 
 
@@ -49,21 +49,29 @@ def test_nothing_is_changed_and_nothing_pulled(shim: Shim, layers: Layers, parts
     assert layers.identity() == before
     assert not any("POST" in asked for asked in parts.engine.asked)
     assert layers.stray() == set()
-    assert f"{name} isn't in the daemon" in whats(told)
+    assert f"{name} is not in the daemon" in whats(told)
 
 
 @pytest.mark.parametrize(
     ("options", "environ", "build", "certainty", "evidence", "row", "outcome"),
     [
-        (("--daemon",), {}, "daemon", "known", "option", "4", "prevented"),
-        (("--no-daemon",), {}, "registry", "known", "option", "3", "not-a-daemon-build"),
-        (("--pull-policy", "always"), {}, "daemon", "known", "pull policy", "4", "prevented"),
-        (("--pull-policy", "never"), {}, "daemon", "known", "pull policy", "4", "prevented"),
-        ((), {"CNB_USE_DAEMON": "true"}, "daemon", "known", "CNB_USE_DAEMON", "4", "prevented"),
-        ((), {}, "daemon", "likely", "the engine", "6", "reverted"),
-        (("--docker-host", "unix:///no/such"), {}, None, "unknown", None, "7", "daemon-unknown"),
-        (("--docker-host", "unix:///no/such", "--daemon"), {}, "daemon", "known", "option", "5", "kept-name"),
-        (("--platform-api", "0.12"), {}, None, "likely", None, "1", "passed-through"),
+        (("--daemon",), {}, "daemon", "known", "option", "daemon-build", "prevented"),
+        (("--no-daemon",), {}, "registry", "known", "option", "registry-build", "not-a-daemon-build"),
+        (("--pull-policy", "always"), {}, "daemon", "known", "pull policy", "daemon-build", "prevented"),
+        (("--pull-policy", "never"), {}, "daemon", "known", "pull policy", "daemon-build", "prevented"),
+        ((), {"CNB_USE_DAEMON": "true"}, "daemon", "known", "CNB_USE_DAEMON", "daemon-build", "prevented"),
+        ((), {}, "daemon", "likely", "the daemon", "likely: reverted", "reverted"),
+        (("--docker-host", "unix:///no/such"), {}, None, "unknown", None, "unknown: rewritten", "daemon-unknown"),
+        (
+            ("--docker-host", "unix:///no/such", "--daemon"),
+            {},
+            "daemon",
+            "known",
+            "option",
+            "daemon-out-of-reach",
+            "kept-name",
+        ),
+        (("--platform-api", "0.12"), {}, None, "likely", None, "nothing-to-do: Platform API", "passed-through"),
     ],
 )
 def test_which_build_it_is_and_what_the_shim_does(
@@ -154,7 +162,7 @@ def test_every_scenario_is_reached() -> None:
 
 
 def test_what_is_wrong_with_the_files(shim: Shim, layers: Layers) -> None:
-    assert f"there is no {layers.group}" in whats(check(shim))
+    assert f"{layers.group} not found" in whats(check(shim))
     layers.write("r:1", "r:1")
     layers.toml.write_text("[")
     assert f"{layers.toml} isn't TOML" in whats(check(shim))
@@ -163,7 +171,7 @@ def test_what_is_wrong_with_the_files(shim: Shim, layers: Layers) -> None:
     layers.write("r:1", "r:1")
     layers.note.write_text("banana")
     assert str(layers.note) in whats(check(shim))
-    assert "CNB_PLATFORM_API isn't set" in whats(check(shim, CNB_PLATFORM_API=""))
+    assert "CNB_PLATFORM_API is not set" in whats(check(shim, CNB_PLATFORM_API=""))
     assert "-build-image" in whats(check(shim, CNB_BUILD_IMAGE="b:1"))
 
 
@@ -173,25 +181,25 @@ def test_what_is_wrong_with_the_daemon(
     layers.write("r:1", "r:1")
     told = check(shim, "--daemon", CNB_USE_DAEMON="true")
     assert "there is no " in whats(told)
-    assert "CNB_USE_DAEMON is set, and there is no daemon" in whats(told)
+    assert "CNB_USE_DAEMON is set, but no daemon can be used" in whats(told)
     (tmp_path / "file").write_text("")
     assert "isn't a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
     for options, severity, what in (
-        (("--daemon",), "warning", "r:1 isn't in the daemon and would be pulled"),
-        (("--pull-policy", "never"), "error", "r:1 isn't in the daemon"),
-        ((), "note", "r:1 isn't in the daemon"),
+        (("--daemon",), "warning", "r:1 is not in the daemon and would be pulled"),
+        (("--pull-policy", "never"), "error", "r:1 is not in the daemon"),
+        ((), "note", "r:1 is not in the daemon"),
     ):
         told = check(shim, *options, DOCKER_HOST=engine.url)
         assert told["findings"][0] == {"severity": severity, "what": what, "do": "docker pull r:1"}
     layers.write("", None)
-    assert check(shim, DOCKER_HOST=engine.url)["engine"]["store"] == "memory"
+    assert check(shim, DOCKER_HOST=engine.url)["daemon"]["store"] == "memory"
 
 
 def test_what_is_wrong_with_the_installation(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
     layers.write("r:1", "r:1")
     (tmp_path / "restorer.real").symlink_to("lifecycle")
     told = check(shim, "--lifecycle", str(tmp_path))
-    assert "in the place of restorer but not of analyzer, exporter" in whats(told)
+    assert "drop-ins for restorer, but not for analyzer, exporter" in whats(told)
     assert told["wrapped"] == ["restorer"]
     assert "takes -daemon" in whats(check(shim, "--platform-api", "0.12"))
     program(tmp_path / "restorer.real", "#!/bin/sh\necho 0.16.0\n")

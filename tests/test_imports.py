@@ -127,7 +127,7 @@ def test_what_becomes_the_phase_imports_nothing_heavy(
         **{"PYTHONPROFILEIMPORTTIME": "1", "ANALYZED_SHIM_REPORT": "", **environ},
     )
     modules = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
-    assert "shim.policy.rows" in modules
+    assert "shim.phase.program" in modules
     assert not {module.partition(".")[0] for module in modules} & {
         *HEAVY,
         "collections",

@@ -12,38 +12,149 @@ from shim.record import Record, boolean
 from tests.conftest import ID
 
 
-def read(*argv: str, **environ: str) -> Invocation:
-    return invocation.read(argv[0], argv, environ)
+def read(*arguments: str, **environ: str) -> Invocation:
+    return invocation.read(arguments, environ)
 
 
 @pytest.mark.parametrize(
-    ("program", "phase"),
+    ("program", "phase", "named"),
     [
-        ("analyzer", "analyzer"),
-        ("/cnb/lifecycle/restorer", "restorer"),
-        ("/cnb/lifecycle/exporter.real", "exporter"),
-        ("detector", "other"),
-        ("/x/builder", "other"),
-        ("creator", "other"),
-        ("extender", "other"),
-        ("rebaser", "other"),
-        ("my-restorer.sh", "restorer"),
-        ("sh", "restorer"),
+        ("analyzer", "analyzer", True),
+        ("/cnb/lifecycle/restorer", "restorer", True),
+        ("/cnb/lifecycle/exporter.real", "exporter", True),
+        ("detector", "other", True),
+        ("/x/builder", "other", True),
+        ("creator", "other", True),
+        ("extender", "other", True),
+        ("rebaser", "other", True),
+        ("my-restorer.sh", "restorer", False),
+        ("sh", "restorer", False),
+        ("", "restorer", False),
     ],
 )
-def test_the_base_name_says_which_phase_it_is(program: str, phase: str) -> None:
-    assert invocation.phase_of(program) == phase
-    assert read(program).phase == phase
+def test_the_base_name_says_which_phase_it_is(program: str, phase: str, named: bool) -> None:
+    call = read(program, "-layers", "/l")
+    assert (call.phase, call.named, call.launched, call.layers) == (phase, named, False, "/l")
 
 
 @pytest.mark.parametrize(
     ("subcommand", "phase"),
-    [("analyze", "analyzer"), ("restore", "restorer"), ("export", "exporter"), ("detect", "other"), ("-v", "other")],
+    [
+        ("analyze", "analyzer"),
+        ("restore", "restorer"),
+        ("export", "exporter"),
+        ("detect", "other"),
+        ("create", "other"),
+    ],
 )
 def test_the_lifecycle_by_its_own_name_has_subcommands(subcommand: str, phase: str) -> None:
     call = read("/cnb/lifecycle/lifecycle", subcommand, "-layers", "/l")
     assert (call.phase, call.layers) == (phase, "/l")
-    assert read("/cnb/lifecycle/lifecycle").phase == "restorer"
+    assert call.with_group("/g")[:3] == ("/cnb/lifecycle/lifecycle", subcommand, "-group=/g")
+    behind = read("env", "A=b", "lifecycle", subcommand, "-layers", "/l")
+    assert (behind.phase, behind.layers, behind.launched) == (phase, "/l", True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("-version",), ("-v",), ("other",)])
+def test_the_lifecycle_without_a_subcommand_is_no_phase_that_is_wrapped(arguments: tuple[str, ...]) -> None:
+    assert read("/cnb/lifecycle/lifecycle", *arguments).phase == "other"
+
+
+PHASE = ("/cnb/lifecycle/restorer", "-layers", "/l")
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("env", "A=b"),
+        ("env", "-i", "PATH=/bin", "--"),
+        ("env", "RESTORER=/cnb/lifecycle/restorer"),
+        ("nice", "-n", "1"),
+        ("nice", "-19"),
+        ("timeout", "60"),
+        ("timeout", "--signal=INT", "--kill-after", "5", "60"),
+        ("tini", "-s", "--"),
+        ("tini", "-g", "-p", "SIGTERM", "--"),
+        ("dumb-init", "-v"),
+        ("catatonit", "--"),
+        ("setpriv", "--reuid=1000", "--clear-groups"),
+        ("setsid", "--wait"),
+        ("gosu", "1000:1000"),
+        ("chroot", "/"),
+        ("bash", "-c", 'exec "$@"', "--"),
+        ("sh", "-euc", '"$@"', "sh"),
+        ("busybox", "time"),
+        ("strace", "-f", "-o", "/tmp/restorer.log"),
+        ("wait-launcher", "builder", "--"),
+        ("flock", "/builder"),
+        ("env", "A=b", "nice", "timeout", "60", "tini", "-s", "--"),
+        ("/usr/bin/env", "--"),
+        ("stdbuf", "-oL"),
+        ("numactl", "--cpunodebind=0"),
+        ("my-launcher", "HOST", "--"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter"])
+def test_a_launcher_stands_before_the_phase_and_stays_as_it_is(launcher: tuple[str, ...], phase: str) -> None:
+    program = f"/cnb/lifecycle/{phase}"
+    arguments = (*launcher, program, "-daemon", "-layers", "/l", "app")
+    call = invocation.read(arguments, {}, lambda argument: argument in (launcher[0], program))
+    assert (call.phase, call.named, call.launched, call.program) == (phase, True, True, launcher[0])
+    assert call.flags == {"daemon": "true", "layers": "/l"}
+    assert call.argv == arguments
+    assert call.with_group("/g") == (*launcher, program, "-group=/g", "-daemon", "-layers", "/l", "app")
+
+
+def test_without_a_program_that_can_be_run_the_first_name_of_a_phase_counts() -> None:
+    call = invocation.read(["docker", "exec", "it", "restorer", "-layers", "/l"], {}, lambda _: False)
+    assert (call.phase, call.named, call.layers) == ("restorer", False, "/l")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "api"),
+    [
+        ((), "0.11"),
+        (("env",), "0.11"),
+        (("env", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "A=b", "CNB_PLATFORM_API=0.12", "nice"), "0.12"),
+        (("env", "-i"), ""),
+        (("env", "-"), ""),
+        (("env", "-i", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "-u", "CNB_PLATFORM_API"), ""),
+        (("env", "-uCNB_PLATFORM_API"), ""),
+        (("env", "--unset=CNB_PLATFORM_API"), ""),
+        (("env", "--", "CNB_PLATFORM_API=0.10"), "0.10"),
+        (("nice", "/usr/bin/env", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "CNB_PLATFORM_API=0.12", "env", "CNB_PLATFORM_API=0.10"), "0.10"),
+        (("sh", "-c", "CNB_PLATFORM_API=0.12", "--"), "0.11"),
+    ],
+)
+def test_the_environment_is_the_one_behind_env(launcher: tuple[str, ...], api: str) -> None:
+    call = read(*launcher, *PHASE, CNB_PLATFORM_API="0.11")
+    assert (call.platform_api, call.layers) == (api, "/l")
+    assert call.environ == {"CNB_PLATFORM_API": "0.11"}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "root"),
+    [
+        ((), "/"),
+        (("chroot", "/"), "/"),
+        (("chroot", "/newroot"), "/newroot"),
+        (("/usr/sbin/chroot", "--userspec=1000:1000", "/newroot"), "/newroot"),
+        (("nice", "chroot", "/newroot", "env"), "/newroot"),
+    ],
+)
+def test_the_root_is_the_one_behind_chroot(launcher: tuple[str, ...], root: str) -> None:
+    assert read(*launcher, *PHASE).root == root
+
+
+def test_a_drop_in_s_arguments_are_all_the_phase_s() -> None:
+    call = invocation.drop_in("/x/restorer.real", ("/x/restorer", "restorer", "-layers", "/l"), {})
+    assert (call.phase, call.named, call.launched, call.program) == ("restorer", True, False, "/x/restorer.real")
+    assert (call.flags, call.layers) == ({}, "/layers")
+    assert call.with_group("/g") == ("/x/restorer", "-group=/g", "restorer", "-layers", "/l")
 
 
 @pytest.mark.parametrize(
@@ -61,40 +172,70 @@ def test_the_lifecycle_by_its_own_name_has_subcommands(subcommand: str, phase: s
         ("0.100", "newer"),
         ("1", "newer"),
         ("1.0", "newer"),
+        ("0.011", "affected"),
+        ("0.\uff11\uff11", "unset"),
+        ("0." + "1" * 5000, "unset"),
     ],
 )
 def test_where_a_platform_api_stands(text: str, api: str) -> None:
-    assert invocation.api_of(text) == api
     assert read("restorer", CNB_PLATFORM_API=text).api == api
 
 
 @pytest.mark.parametrize(
-    ("arguments", "flags", "end"),
+    ("arguments", "flags"),
     [
-        ((), {}, 0),
-        (("-layers", "/l"), {"layers": "/l"}, 2),
-        (("--layers", "/l"), {"layers": "/l"}, 2),
-        (("-layers=/l",), {"layers": "/l"}, 1),
-        (("--layers=/l=m",), {"layers": "/l=m"}, 1),
-        (("-layers", "/a", "-layers", "/b"), {"layers": "/b"}, 4),
-        (("-daemon", "-layers", "/l", "app", "-group", "/g"), {"daemon": "true", "layers": "/l"}, 3),
-        (("-daemon=false", "app"), {"daemon": "false"}, 1),
-        (("-cache-dir", "-group", "/g"), {"cache-dir": "-group"}, 2),
-        (("-layers", "/l", "--", "-group", "/g"), {"layers": "/l"}, 2),
-        (("-", "-group", "/g"), {}, 0),
-        (("-log-level", "debug", "-skip-layers"), {"log-level": "debug", "skip-layers": "true"}, 3),
-        (("-layers",), {}, 0),
-        (("---layers", "/l"), {}, 0),
-        (("-=x",), {}, 0),
-        (("-layers", ""), {"layers": ""}, 2),
+        ((), {}),
+        (("-layers", "/l"), {"layers": "/l"}),
+        (("--layers", "/l"), {"layers": "/l"}),
+        (("-layers=/l",), {"layers": "/l"}),
+        (("--layers=/l=m",), {"layers": "/l=m"}),
+        (("-layers", "/a", "-layers", "/b"), {"layers": "/b"}),
+        (("-daemon", "-layers", "/l", "app", "-group", "/g"), {"daemon": "true", "layers": "/l"}),
+        (("-daemon=false", "app"), {"daemon": "false"}),
+        (("-cache-dir", "-group", "/g"), {"cache-dir": "-group"}),
+        (("-layers", "/l", "--", "-group", "/g"), {"layers": "/l"}),
+        (("-", "-group", "/g"), {}),
+        (("-log-level", "debug", "-skip-layers"), {"log-level": "debug", "skip-layers": "true"}),
+        (("-layers",), {}),
+        (("---layers", "/l"), {}),
+        (("-=x",), {}),
+        (("-layers", ""), {"layers": ""}),
+        # Flags of a fork.
+        (("-skip-chown", "-uid", "1000"), {"skip-chown": "true", "uid": "1000"}),
+        (("-skip-chown", "-daemon", "app"), {"skip-chown": "true", "daemon": "true"}),
+        (("-daemon", "-skip-chown", "app"), {"daemon": "true", "skip-chown": "app"}),
+        (("-skip-chown", "--", "-daemon"), {"skip-chown": "true"}),
+        (("-proxy", "http://p", "-daemon"), {"proxy": "http://p", "daemon": "true"}),
+        (("-proxy=http://p", "-uid=7", "-daemon"), {"proxy": "http://p", "uid": "7", "daemon": "true"}),
+        (("-retries", "3", "-skip-chown", "-layers", "/l"), {"retries": "3", "skip-chown": "true", "layers": "/l"}),
+        (("-uid", "1000", "-skip-chown"), {"uid": "1000", "skip-chown": "true"}),
     ],
 )
-def test_flags_are_go_s(arguments: tuple[str, ...], flags: dict[str, str], end: int) -> None:
-    call = read("restorer", *arguments)
-    assert call.flags == flags
-    assert call.end == end + 1
-    expected = ("restorer", *arguments[:end], "-group", "/proc/self/fd/3", *arguments[end:])
-    assert call.with_group("/proc/self/fd/3") == expected
+def test_flags_are_go_s(arguments: tuple[str, ...], flags: dict[str, str]) -> None:
+    assert read("restorer", *arguments).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ("-group=/n",)),
+        (("-layers", "/l"), ("-group=/n", "-layers", "/l")),
+        (("-skip-chown", "-uid", "1000"), ("-group=/n", "-skip-chown", "-uid", "1000")),
+        (("-group", "/g", "-layers", "/l"), ("-group=/n", "-group", "/n", "-layers", "/l")),
+        (("--group", "/g"), ("-group=/n", "--group", "/n")),
+        (("-group=/g",), ("-group=/n", "-group=/n")),
+        (("--group=/g", "-uid", "7"), ("-group=/n", "-group=/n", "-uid", "7")),
+        (("-skip-chown", "-group", "/g"), ("-group=/n", "-skip-chown", "-group", "/n")),
+        (("-group", "/a", "-group=/b"), ("-group=/n", "-group", "/n", "-group=/n")),
+        (("-groups", "1"), ("-group=/n", "-groups", "1")),
+        (("-layers", "/l", "--", "-group", "/g"), ("-group=/n", "-layers", "/l", "--", "-group", "/g")),
+        (("-group",), ("-group=/n", "-group")),
+    ],
+)
+def test_another_group_comes_first_and_replaces_the_one_that_is_there(
+    before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    assert read("restorer", *before).with_group("/n") == ("restorer", *after)
 
 
 def test_paths_are_the_flag_s_else_the_variable_s_else_the_default() -> None:

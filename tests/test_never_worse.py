@@ -1,9 +1,9 @@
 """Never worse than the bare phases: a model of the world, without a look at the rows.
 
 A world is what is true and what can be seen of it: which build it is, what the daemon and the registry have, how the
-restorer can reach the daemon, what told it. In each, a build is played twice, bare and wrapped, by what real phases
-were measured to do with a reference; of the shim only `decide` and `weigh` are played, with the facts that it would
-gather.
+restorer can reach the daemon, what the build type is known by, and what is started in the restorer's place. In each, a
+build is played twice, bare and wrapped, by what real phases were measured to do with a reference; of the shim only its
+decisions are played, by its own loop, with the facts that it would gather.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from shim.policy.facts import Clues, Facts
-from shim.policy.rows import decide, weigh
+from shim.policy import settle
+from shim.policy.evidence import Clues, weigh
+from shim.policy.facts import Facts
+from shim.policy.row import Step
+from shim.record import Record
 
 NAME, DIGEST, EMPTY = "name", "digest", "empty"
 MINE, OTHER = "mine", "other"
@@ -41,6 +44,9 @@ class World(NamedTuple):
     told: str
     """Whether something tells which build it is: `rightly`, `wrongly` (a note of an earlier build), or `not`."""
     policy: Any
+    program: str
+    """What is started: `restorer`, behind a known launcher or not; or `other`, an unknown launcher that takes a flag of
+    the restorer's for its own and fails."""
     breaks: bool
     """The restorer fails, whatever is done."""
 
@@ -54,7 +60,7 @@ def worlds() -> Iterator[World]:
     kinds: tuple[tuple[Any, ...], ...] = (
         *(yes_no, yes_no, yes_no, yes_no, (None, MINE, OTHER), yes_no, ("nothing", "then", "first")),
         *(("answers", "absent", "denied", "silent"), ("rightly", "wrongly", "not")),
-        *(("never", "if-not-present", "always"), yes_no),
+        *(("never", "if-not-present", "always"), ("restorer", "other"), yes_no),
     )
     for world in itertools.starmap(World, itertools.product(*kinds)):
         if world.policy == "never" and world.platform != "nothing":
@@ -118,49 +124,65 @@ class Build:
     # What the shim does.
 
     def wrapped(self, phase: str, facts: Facts, socket: str) -> None:
-        """Play the shim in front of a phase: decide, and do what the verdict says."""
-        before = self.reference
-        while True:
-            verdict = decide(facts).verdict
-            if verdict.run == "parent":
-                facts = self._below(facts, verdict.lookup, before, verdict.step == "ask-name" and socket == "answers")
-                if verdict.step == "ask-name" and socket == "silent":
-                    facts = facts.but(engine="silent")
-            elif verdict.step == "ask-name":
-                facts = facts.but(engine=self._has(socket))
-            elif verdict.step == "ask-reference":
-                found, mine = self.daemon.get(self.reference), self.daemon.get(NAME)
-                facts = facts.but(resolves="nowhere" if found is None else "same" if found == mine else "other")
-            elif verdict.step == "pull":
-                self.pull()
-                facts = facts.but(pull_tried=True, engine=self._has(socket))
-            else:
-                break
-        if verdict.write != "nothing":
-            self.reference = NAME if verdict.write == "name" else f"id of {self.daemon[NAME]}"
-        if verdict.run == "refuse" or facts.status in ("failed", "killed"):
+        """Play the shim in front of a phase: settle, and do what the end says."""
+        seen, end = settle(Seen(facts=facts), Shim(self, self.reference, socket))
+        if end.write != "nothing":
+            self.reference = NAME if end.write == "name" else f"id of {self.daemon[NAME]}"
+        if end.finish == "refuse" or (end.finish == "return" and seen.facts.status != "succeeded"):
             raise Broken
-        if verdict.run == "exec" and phase == "restorer":
-            self.restorer(verdict.lookup)
+        if end.finish == "exec" and phase == "restorer":
+            self.start_restorer(end.lookup)
 
-    def _has(self, socket: str) -> str:
-        return "silent" if socket == "silent" else "has" if NAME in self.daemon else "lacks"
+    def start_restorer(self, lookup: bool) -> None:
+        if not lookup and self.world.program == "other":
+            raise Broken
+        self.restorer(lookup)
 
-    def _below(self, facts: Facts, lookup: bool, before: str, asked: bool) -> Facts:
-        was = self.reference
+
+class Seen(Record):
+    facts: Facts
+
+
+class Shim:
+    """The world of the shim's loop in a build of the model."""
+
+    def __init__(self, build: Build, before: str, socket: str) -> None:
+        self.build = build
+        self.before = before
+        self.socket = socket
+
+    def do(self, step: Step, seen: Seen) -> Seen:
+        facts, build = seen.facts, self.build
+        if step.action == "run":
+            return Seen(facts=self._run(step, facts))
+        if step.action == "ask-name":
+            return Seen(facts=facts.but(daemon=self._answer()))
+        if step.action == "ask-reference":
+            found, mine = build.daemon.get(build.reference), build.daemon.get(NAME)
+            return Seen(facts=facts.but(resolves="nowhere" if found is None else "same" if found == mine else "other"))
+        build.pull()
+        return Seen(facts=facts.but(pull_tried=True, daemon=self._answer()))
+
+    def _answer(self) -> str:
+        return "silent" if self.socket == "silent" else "has" if NAME in self.build.daemon else "lacks"
+
+    def _run(self, step: Step, facts: Facts) -> Facts:
+        was = self.build.reference
         try:
-            self.restorer(lookup)
-            status = "ended-well"
+            self.build.start_restorer(step.lookup)
+            status = "succeeded"
         except Broken:
             status = "failed"
+        after = self.build.reference
         facts = facts.but(
+            run="as-called" if step.lookup else "without-lookup",
             status=status,
-            retried=facts.status != "not-run",
-            reference=kind(self.reference),
-            rewritten=self.reference != before,
-            touched=self.reference != was,
+            retried=facts.run != "none",
+            reference=kind(after),
+            rewritten=after != self.before,
+            touched=after != was,
         )
-        return facts.but(engine=self._has("answers")) if asked else facts
+        return facts.but(daemon=self._answer()) if step.asks else facts
 
 
 def kind(reference: str) -> Any:
@@ -179,9 +201,16 @@ def wrapped(world: World, phases: tuple[str, ...]) -> tuple[str, Build]:
     note = {"rightly": world.daemon_build, "wrongly": not world.daemon_build, "not": None}[world.told]
     clues = Clues(note=note, policy_given=world.told == "rightly" and world.daemon_build)
     if "restorer" in phases:
-        engine = "unasked" if world.socket in ("answers", "silent") else world.socket
-        facts = Facts(phase="restorer", image=world.switched, reference=kind(build.reference), policy=world.policy)
-        build.wrapped("restorer", facts.but(build=weigh(clues).build, engine=engine), world.socket)
+        facts = Facts(
+            phase="restorer",
+            named=world.program == "restorer",
+            image=world.switched,
+            reference=kind(build.reference),
+            build=weigh(clues)[0],
+            pull_policy=world.policy,
+        )
+        facts = facts if world.socket in ("answers", "silent") else facts.but(daemon=world.socket)
+        build.wrapped("restorer", facts, world.socket)
     else:
         build.restorer()
     build.platform()
@@ -224,7 +253,7 @@ def test_what_works_bare_works_with_all_phases_wrapped_and_with_the_exporter_alo
 
 
 def test_with_the_restorer_alone_only_a_guess_or_a_wrong_word_is_worse_and_only_in_a_registry_build() -> None:
-    """By the contract: where nothing tells and the engine has the image, a registry build may be taken for likely."""
+    """By the contract: where nothing tells and the daemon has the image, a registry build may be taken for likely."""
     worse = [world for world in filter(works_bare, WORLDS) if outcome(world, ("restorer",)) is None]
     assert {world.told for world in worse} == {"not", "wrongly"}, "else the exceptions in the docs are out of date"
     for world in worse:
@@ -241,6 +270,8 @@ def test_a_daemon_build_that_can_work_does_and_on_the_daemon_s_own_image() -> No
         can_be_seen = world.told == "rightly" or world.socket in ("answers", "denied")
         if not world.daemon_build or not world.switched or not world.in_daemon or world.breaks or not can_be_seen:
             continue
+        if world.program == "other" and world.in_registry is None:
+            continue  # nothing can keep the lookup from it
         moved = world.told == "rightly" and world.policy == "always" and world.socket == "answers"
         moved |= world.platform == "first" or (world.platform == "then" and world.socket != "answers")
         image = outcome(world, ("restorer", "exporter"))
@@ -249,7 +280,7 @@ def test_a_daemon_build_that_can_work_does_and_on_the_daemon_s_own_image() -> No
 
 def test_an_extension_that_switches_nothing_never_crashes_the_restorer() -> None:
     for world in WORLDS:
-        if not world.switched and not world.breaks:
+        if not world.switched and not world.breaks and world.program == "restorer":
             assert outcome(world, ("restorer",)) == "base", world
 
 
@@ -260,7 +291,7 @@ def test_a_registry_build_that_is_told_ends_as_the_bare_one() -> None:
             assert (image, build.asked_to_pull) == (bare(world), 0), world
 
 
-def test_nothing_is_pulled_where_nothing_tells_or_under_never() -> None:
+def test_nothing_is_pulled_in_an_unknown_build_or_under_never() -> None:
     for world in WORLDS:
         if world.told != "not" and world.policy != "never":
             continue

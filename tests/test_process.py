@@ -7,6 +7,7 @@ import os
 import pathlib
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ import pytest
 from shim.demo import servers
 from shim.errors import CannotRun, NotThere
 from shim.phase import process
+from shim.phase import program as programs
 from tests.conftest import GROUP, ID, SHIM, Layers, Shim
 
 CHILD = f"""\
@@ -136,9 +138,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 class Running:
     """The shim with the honest child below it, which prints the signals that it gets."""
 
-    def __init__(self, shim: Shim, child: pathlib.Path) -> None:
+    def __init__(self, shim: Shim, child: pathlib.Path, job: bool = False) -> None:
+        """Start it in a session of its own, or as a job of this one, which a shell with job control could continue."""
         self.shim = subprocess.Popen(
-            [*SHIM, "run", "--", str(child)], env=shim.env, stdout=subprocess.PIPE, text=True, start_new_session=True
+            [*SHIM, "run", "--", str(child)],
+            env=shim.env,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=not job,
+            process_group=0 if job else None,
         )
         assert self.shim.stdout is not None
         self.lines = self.shim.stdout
@@ -168,17 +176,153 @@ def test_every_signal_reaches_the_phase_once(running: Running) -> None:
     assert running.end() == 128 + 9
 
 
-def test_a_stop_stops_the_phase_and_us_and_a_continue_wakes_both(running: Running) -> None:
-    def state(pid: int) -> str:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def state(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
-    running.shim.send_signal(signal.SIGTSTP)
-    assert running.lines.readline() == "SIGTSTP\n"
+
+STOPS = ["TSTP", "TTIN", "TTOU"]
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_stop_stops_the_phase_and_us_and_a_continue_wakes_both(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, name: str
+) -> None:
+    running = Running(shim, program(tmp_path / "restorer", CHILD), job=True)
+    running.shim.send_signal(signal.Signals[f"SIG{name}"])
+    assert running.lines.readline() == f"SIG{name}\n"
     wait_for(lambda: state(running.shim.pid) == "T")
     running.shim.send_signal(signal.SIGCONT)
     assert running.lines.readline() == "SIGCONT\n"
     wait_for(lambda: state(running.shim.pid) == "S")
     assert running.end() == 128 + 9
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_stop_that_nobody_could_undo_stops_nothing(running: Running, name: str) -> None:
+    """As for the bare phase: the kernel discards it in an orphaned process group, such as a session leader's."""
+    running.shim.send_signal(signal.Signals[f"SIG{name}"])
+    assert running.lines.readline() == f"SIG{name}\n"
+    running.shim.send_signal(signal.SIGTERM)
+    assert running.lines.readline() == "SIGTERM\n"
+    assert state(running.shim.pid) == "S"
+    assert running.end() == 128 + 9
+
+
+def on_a_terminal_with_keys(command: list[str], environ: dict[str, str], keys: tuple[bytes, ...]) -> int:
+    """Run a command as the leader of a terminal's session, as `ssh -t` does; press keys, and return its exit status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, environ)
+    seen = b""
+    while b"up" not in seen:
+        seen += os.read(terminal, 1000)
+    for key in keys:
+        time.sleep(0.3)
+        os.write(terminal, key)
+    deadline = time.monotonic() + 10
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            for child in subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True).stdout.split():
+                os.kill(int(child), signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(terminal)
+            return -1
+        time.sleep(0.05)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status)
+
+
+Z, C, BACKSLASH = b"\x1a", b"\x03", b"\x1c"
+
+
+def ended_by(keys: tuple[bytes, ...]) -> int:
+    return signal.SIGQUIT if BACKSLASH in keys else signal.SIGINT
+
+
+@pytest.mark.parametrize("keys", [(C,), (Z, C), (Z, Z, C), (Z, BACKSLASH), (BACKSLASH,)], ids=str)
+@pytest.mark.parametrize("start", [(), ("sh", "-c", '"$@"; exit $?', "sh")], ids=["leader", "of a shell without jobs"])
+def test_keys_without_job_control_do_what_they_do_to_the_bare_phase(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...], start: tuple[str, ...]
+) -> None:
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nulimit -c 0\necho up\nwhile :; do sleep 0.05; done\n")
+    bare = on_a_terminal_with_keys([*start, str(phase)], shim.env, keys)
+    wrapped = on_a_terminal_with_keys([*start, *SHIM, "run", "--", str(phase)], shim.env, keys)
+    assert bare in (-ended_by(keys), 128 + ended_by(keys))
+    assert wrapped in (-ended_by(keys), 128 + ended_by(keys))  # the first, where the shell before it dies of it too
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a namespace of processes needs root")
+@pytest.mark.parametrize("keys", [(C,), (Z, C), (Z, BACKSLASH)], ids=str)
+def test_keys_reach_a_phase_below_process_1(
+    shim: Shim, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...]
+) -> None:
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nulimit -c 0\necho up\nwhile :; do sleep 0.05; done\n")
+    inside = ["unshare", "--pid", "--fork", "--kill-child", *SHIM, "run", "--", str(phase)]
+    assert on_a_terminal_with_keys(inside, shim.env, keys) in (-ended_by(keys), 128 + ended_by(keys))
+
+
+def test_a_shell_with_job_control_stops_and_continues_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+    """^Z, bg, fg and ^C, as a person at a terminal does it."""
+    phase = program(tmp_path / "restorer", "#!/bin/sh\necho up\nwhile :; do sleep 0.05; done\n")
+    environ = {**shim.env, "PS1": "$ ", "SHIM": " ".join([*SHIM, "run", "--", str(phase)])}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environ)
+    seen = b""
+
+    def expect(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen:
+            seen += os.read(terminal, 1000)
+        seen = seen.partition(text)[2]
+
+    os.write(terminal, b"$SHIM\n")
+    expect(b"up")
+    os.write(terminal, Z)
+    expect(b"Stopped")
+    os.write(terminal, b"bg\n")
+    os.write(terminal, b"jobs\n")
+    expect(b"Running")
+    os.write(terminal, b"fg\n")
+    time.sleep(0.3)
+    os.write(terminal, C)
+    time.sleep(0.3)
+    os.write(terminal, b"echo status $?\n")
+    expect(b"status 130")
+    os.write(terminal, b"exit\n")
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT"])
+@pytest.mark.parametrize("way", ["run", "drop-in"])
+def test_a_signal_before_the_phase_runs_ends_the_shim_silently(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path, name: str, way: str
+) -> None:
+    """Under `never` the daemon is asked first; this one never answers."""
+    layers.write("r:1", "r:1")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "mute.sock"))
+        listener.listen()
+        phase = program(tmp_path / "restorer.real", "#!/bin/sh\nexit 9\n")
+        text = f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
+        command = [str(program(tmp_path / "restorer", text))] if way == "drop-in" else [*SHIM, "run", "--", str(phase)]
+        environ = {
+            **shim.env,
+            "DOCKER_HOST": f"unix://{tmp_path}/mute.sock",
+            "ANALYZED_SHIM_PULL_POLICY": "never",
+            "ANALYZED_SHIM_TIMEOUT": "30",
+            "PYTHONPATH": os.getcwd(),
+        }
+        process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        connection, _ = listener.accept()  # it asks
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        _, err = process.communicate(timeout=10)
+        connection.close()
+    assert (process.returncode, err) == (-signal.Signals[f"SIG{name}"], "")
 
 
 def test_the_terminal_s_interrupt_reaches_the_phase_once(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
@@ -258,28 +402,28 @@ def test_an_alarm_that_was_set_for_the_phase_reaches_it(shim: Shim, tmp_path: pa
     assert subprocess.run(command, env=shim.env, check=False, timeout=20).returncode == 128 + signal.SIGALRM
 
 
-@pytest.mark.parametrize("row", ["2", "4", "5", "7"])
+@pytest.mark.parametrize("row", ["no-switch", "daemon-build", "daemon-out-of-reach", "unknown"])
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_a_stream_that_is_closed_stays_closed_and_nothing_else_takes_its_place(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, row: str, closed: tuple[int, ...]
 ) -> None:
     engine.tag("r:1", f"sha256:{ID}")
-    layers.write(ID if row == "2" else "r:1", None if row == "2" else "r:1")
+    layers.write(ID if row == "no-switch" else "r:1", None if row == "no-switch" else "r:1")
     text = (
         '#!/bin/sh\necho out; echo err >&2\nfor n in 0 1 2; do [ -e /proc/$$/fd/$n ] || c="$c $n"; done\n'
         f"echo $c > {tmp_path}/closed\n"
-        f'while [ $# -gt 1 ]; do [ "$1" != -group ] || cat "$2" > {tmp_path}/group; shift; done\n'
+        f'case $1 in -group=*) cat "${{1#-group=}}" > {tmp_path}/group ;; esac\n'
     )
-    options = {"4": ["--daemon"], "5": ["--daemon"]}.get(row, [])
+    options = ["--daemon"] if row.startswith("daemon") else []
     command = [*SHIM, "run", *options, "--", str(program(tmp_path / "restorer", text)), "-log-level", "debug"]
     redirected = ["sh", "-c", '"$@" ' + " ".join(f"{n}{'<' if n == 0 else '>'}&-" for n in closed), "sh", *command]
     shim.unmeasured()
-    environ = {**shim.env, **({"DOCKER_HOST": engine.url} if row == "4" else {})}
+    environ = {**shim.env, **({"DOCKER_HOST": engine.url} if row == "daemon-build" else {})}
     assert subprocess.run(redirected, env=environ, capture_output=True, check=False, timeout=60).returncode == 0
     assert (tmp_path / "closed").read_text().split() == [str(n) for n in closed]
-    if row != "7":
-        assert (tmp_path / "group").read_text().strip() == GROUP.strip()
-    assert layers.reference == (ID if row in "24" else "r:1")
+    if row != "unknown":
+        assert (tmp_path / "group").read_text().strip().endswith(GROUP.strip())
+    assert layers.reference == (ID if row in ("no-switch", "daemon-build") else "r:1")
 
 
 def test_an_exec_leaves_no_process_of_ours(shim: Shim, tmp_path: pathlib.Path, layers: Layers) -> None:
@@ -294,7 +438,11 @@ def test_an_exec_leaves_no_process_of_ours(shim: Shim, tmp_path: pathlib.Path, l
 
 def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
     """As process 1 the shim gets what a phase leaves behind; a subreaper stands in for process 1."""
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n(sleep 0.2; exit 3) &\n(exit 4) &\nsleep 0.5\nexit 7\n")
+    text = (
+        "#!/bin/sh\nsh -c '(sleep 0.1; exit 3) &'\nsh -c '(exit 4) &'\nsleep 0.5\n"
+        'grep -l ") Z $PPID " /proc/[0-9]*/stat 2>/dev/null && exit 9\nexit 7\n'
+    )
+    phase = program(tmp_path / "restorer", text)
     code = (
         "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -306,8 +454,8 @@ def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path
 def test_a_question_that_is_still_open_gets_no_signal_instead_of_us() -> None:
     """A thread that blocks none would be given the phase's end while we don't wait for it yet, and ignore it."""
     code = (
-        "import os, time; from shim import engine, process;"
-        "engine.Inquiry(lambda: time.sleep(60));"
+        "import os, time; from shim.daemon import client; from shim.phase import process;"
+        "client.Inquiry(lambda: time.sleep(60));"
         "os._exit(process.run('/bin/sh', ('sh', '-c', 'exit 7'), os.environ, lambda: time.sleep(1)).code)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 7
@@ -327,18 +475,18 @@ def test_a_parent_that_ignores_sigchld_does_not_lose_the_status(
 
 def test_a_program_is_found_by_path_or_in_path(tmp_path: pathlib.Path) -> None:
     tool = program(tmp_path / "tool", "#!/bin/sh\n")
-    assert process.find(str(tool), {}) == str(tool)
-    assert process.find("tool", {"PATH": f"/nowhere:{tmp_path}"}) == str(tool)
+    assert programs.find(str(tool), {}) == str(tool)
+    assert programs.find("tool", {"PATH": f"/nowhere:{tmp_path}"}) == str(tool)
     for missing in ("tool", f"{tmp_path}/other"):
         with pytest.raises(NotThere):
-            process.find(missing, {"PATH": "/nowhere"})
+            programs.find(missing, {"PATH": "/nowhere"})
 
 
 @pytest.mark.parametrize(
     ("content", "mode", "message"),
     [
-        ("#!/no/such/interpreter\n", 0o755, "its interpreter or loader isn't there"),
-        ("no program", 0o755, "no program of this machine"),
+        ("#!/no/such/interpreter\n", 0o755, "its interpreter or loader was not found"),
+        ("no program", 0o755, "not a program for this machine"),
         ("#!/bin/sh\n", 0o644, "Permission denied"),
     ],
 )
@@ -357,11 +505,11 @@ def test_a_phase_that_can_not_be_run_is_126_and_says_why(
 def test_a_phase_that_is_not_there_is_127(shim: Shim, parented: None) -> None:
     ended = shim.run("no-such-phase")
     assert ended.code == 127
-    assert "no-such-phase isn't there" in ended.err
+    assert "no-such-phase not found" in ended.err
 
 
 def test_a_memory_file_can_be_read_by_what_is_started_and_costs_no_file() -> None:
-    path = process.memory_file("group.toml", b"content")
+    path = programs.memory_file("group.toml", b"content")
     assert path is not None
     assert subprocess.run(["cat", path], capture_output=True, check=True, close_fds=False).stdout == b"content"
     os.close(int(path.rpartition("/")[2]))

@@ -37,7 +37,7 @@ def owned(layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, shim: 
 
 def test_the_user_is_the_flag_s_else_the_variable_s() -> None:
     def rights(*argv: str, **environ: str) -> Rights:
-        return invocation.read("restorer", ("restorer", *argv), environ).rights
+        return invocation.read(("restorer", *argv), environ).rights
 
     assert rights() == AS_IT_IS
     assert rights("-uid", "5", "-gid", "6", CNB_USER_ID="7") == Rights(uid=5, gid=6)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-    from shim.policy.facts import Engine
+    from shim.policy.facts import Daemon as State
 
     _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class Address(Record):
 
     url: str
     """Its address; empty where the docker context has it, or where there is none."""
-    state: Engine
+    state: State
     """`absent`, `denied`, `silent`, or `unasked`: it can be asked."""
     detail: str
     """What is the matter, in words."""
@@ -131,6 +131,7 @@ def _context_name(environ: Mapping[str, str]) -> str:
 class About(Record):
     """What the daemon says of itself."""
 
+    address: str
     name: str
     version: str
     store: str
@@ -153,6 +154,7 @@ class Daemon:
 
         """
         self._environ = environ
+        self._address = address
         self._client: APIClient = _usable(lambda: _connect(address, timeout, environ))
 
     def image_id(self, reference: str) -> str | None:
@@ -195,7 +197,12 @@ class Daemon:
             name = next((name for name in names if "Podman" in name), "Docker")
             status = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
             store = "containerd" if "containerd" in str(status.get("driver-type", "")) else str(info.get("Driver", ""))
-            return About(name=name.removesuffix(" Engine"), version=str(version.get("Version", "")), store=store)
+            return About(
+                address=self._address.url,
+                name=name.removesuffix(" Engine"),
+                version=str(version.get("Version", "")),
+                store=store,
+            )
 
         return _usable(ask)
 

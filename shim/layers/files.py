@@ -151,6 +151,17 @@ def _replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None) -
         raise
 
 
+def remove(path: str, rights: Rights = AS_IT_IS) -> None:
+    """Remove a file, with the given rights.
+
+    Raises:
+        OSError: it couldn't be removed.
+
+    """
+    with rights.within(os.path.dirname(path)):
+        os.unlink(path)
+
+
 def _sweep(directory: str) -> None:
     """Remove what killed processes left in a directory."""
     try:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "analyzed-shim.toml"
 _LIMIT = 64 * 1024
-_TEXT = """\
-# Left by the wrapped analyzer for the wrapped restorer (analyzed-shim).
-daemon = {daemon}
-"""
+_COMMENT = b"# Left by analyzed-shim, for itself and for the restorer.\n"
 
 
 def path_beside(analyzed: str) -> str:
@@ -29,15 +26,15 @@ def path_beside(analyzed: str) -> str:
     return os.path.join(os.path.dirname(analyzed), NAME)
 
 
-def leave(path: str, daemon: bool, rights: Rights = AS_IT_IS) -> None:
+def leave(path: str, daemon: bool | None, rights: Rights = AS_IT_IS, group: bytes = b"") -> None:
     """Write the note, whole or not at all, readable by every user of the build.
 
     Raises:
         OSError: it couldn't be written; what was there before is still there.
 
     """
-    content = _TEXT.format(daemon="true" if daemon else "false").encode()
-    files.replace(path, content, mode=0o644, rights=rights)
+    line = b"" if daemon is None else b"daemon = true\n" if daemon else b"daemon = false\n"
+    files.replace(path, _COMMENT + line + group, mode=0o644, rights=rights)
 
 
 def read(path: str, rights: Rights = AS_IT_IS) -> bool | None:
@@ -51,6 +48,8 @@ def read(path: str, rights: Rights = AS_IT_IS) -> bool | None:
         data, _ = files.read(path, _LIMIT, rights)
         says = files.parse(path, data).get("daemon")
     except MissingFile:
+        return None
+    if says is None:
         return None
     if not isinstance(says, bool):
         raise BrokenFile(f"{path} doesn't say daemon = true or false", "remove it, the next analyzer writes it anew")

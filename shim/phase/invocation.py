@@ -1,7 +1,8 @@
 """A phase's command line and environment, read as the lifecycle reads them.
 
-Flags are Go's: `-flag v`, `-flag=v`, `--flag v`, `--flag=v`; the last one wins, and the first
-argument that isn't a flag ends them (https://pkg.go.dev/flag).
+Flags are Go's: `-flag v`, `-flag=v`, `--flag v`, `--flag=v`; the last one wins, and the first argument that is not a
+flag ends them (https://pkg.go.dev/flag). A fork of the lifecycle may have flags that are not known here: such a flag
+takes the next argument for its value only if that does not look like a flag.
 """
 
 from __future__ import annotations
@@ -13,15 +14,30 @@ from shim.record import Record, boolean, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from shim.policy.facts import Api, Phase
 
 WRAPPED: tuple[Phase, ...] = ("analyzer", "restorer", "exporter")
+LIFECYCLE = "lifecycle"
+"""The program that is all phases: by the base name of `argv[0]`, else by a subcommand."""
 _OTHERS = frozenset(("detector", "builder", "creator", "extender", "rebaser"))
-_SUBCOMMANDS: dict[str, Phase] = {"analyze": "analyzer", "restore": "restorer", "export": "exporter"}
+_SUBCOMMANDS: dict[str, Phase] = {
+    "analyze": "analyzer",
+    "restore": "restorer",
+    "export": "exporter",
+    **dict.fromkeys(("detect", "build", "create", "extend", "rebase"), "other"),
+}
 _BOOLEANS = frozenset(
     ("daemon", "layout", "no-color", "parallel", "skip-layers", "skip-restore", "force", "version", "h", "help")
+)
+_VALUED = frozenset(
+    (
+        *("analyzed", "app", "build-config", "build-image", "buildpacks", "cache-dir", "cache-image", "extended"),
+        *("extensions", "generated", "gid", "group", "insecure-registry", "kind", "launch-cache", "launcher"),
+        *("launcher-sbom", "layers", "layout-dir", "log-level", "order", "plan", "plan-path", "platform"),
+        *("previous-image", "process-type", "project-metadata", "report", "run", "run-image", "stack", "tag", "uid"),
+    )
 )
 
 
@@ -29,14 +45,23 @@ class Invocation(Record):
     """One call of a phase."""
 
     phase: Phase
+    named: bool
+    """It is sure which argument is the phase; else it is only taken for it."""
+    launched: bool
+    """A launcher stands before the phase."""
     program: str
-    """What is run: a path, or a name to look for in PATH."""
+    """What is started: a path, or a name to look for in PATH; the launcher, if there is one."""
     argv: tuple[str, ...]
-    """As the phase gets it, its own name first."""
+    """All arguments, the program's own name first."""
+    at: int
+    """Where in `argv` the phase's own arguments begin."""
     flags: Mapping[str, str]
-    end: int
-    """Where in `argv` the flags end: the place for one more."""
     environ: Mapping[str, str]
+    """What the program is started with."""
+    variables: Mapping[str, str]
+    """The environment as the phase sees it: an `env` before it may have changed it."""
+    root: str
+    """The directory that a `chroot` before the phase makes its root, else `/`."""
 
     @property
     def about(self) -> bool:
@@ -46,7 +71,7 @@ class Invocation(Record):
     @property
     def platform_api(self) -> str:
         """`CNB_PLATFORM_API` as it stands."""
-        return self.environ.get("CNB_PLATFORM_API", "")
+        return self.variables.get("CNB_PLATFORM_API", "")
 
     @property
     def api(self) -> Api:
@@ -69,86 +94,175 @@ class Invocation(Record):
         return self._path("group", "CNB_GROUP_PATH", os.path.join(self.layers, "group.toml"))
 
     @property
-    def daemon(self) -> bool | None:
-        """What the phase's own `-daemon` says; None where it wasn't given."""
-        return boolean(self.flags.get("daemon", ""))
-
-    @property
-    def layout(self) -> bool | None:
-        """What the phase's own `-layout` says; None where it wasn't given."""
-        return boolean(self.flags.get("layout", ""))
-
-    @property
     def is_for_daemon(self) -> bool:
-        """Whether an analyzer or exporter called like this works on a daemon.
+        """Whether an analyzer or exporter called like this uses a daemon.
 
-        The platform calls both with `-daemon` in a daemon build; without a flag, `CNB_USE_DAEMON` counts.
+        The platform calls both with `-daemon` in a daemon build; without that flag, `CNB_USE_DAEMON` counts.
         """
-        if self.daemon is not None:
-            return self.daemon
-        if self.layout or (self.variable("CNB_USE_LAYOUT") and not self.variable("CNB_USE_DAEMON")):
-            return False
-        return self.variable("CNB_USE_DAEMON") or False
+        daemon = boolean(self.flags.get("daemon", ""))
+        if daemon is not None:
+            return daemon
+        daemon = self.variable("CNB_USE_DAEMON") or False
+        return daemon and not boolean(self.flags.get("layout", ""))
 
     @property
     def rights(self) -> Rights:
-        """The user that the phase drops to where it starts as root."""
+        """The user that the phase drops to if it starts as root."""
         return Rights(uid=self._number("uid", "CNB_USER_ID"), gid=self._number("gid", "CNB_GROUP_ID"))
 
-    def _number(self, flag: str, variable: str) -> int:
-        text = self.flags.get(flag) or self.environ.get(variable, "")
-        return int(text) if text.isdecimal() and len(text) < 10 else 0
-
     def variable(self, name: str) -> bool | None:
-        """Read a boolean variable as the lifecycle does; None where it doesn't speak."""
-        return boolean(self.environ.get(name, ""))
+        """Return a boolean variable as the lifecycle reads it; None if it is unset or says nothing."""
+        return boolean(self.variables.get(name, ""))
 
     def with_group(self, path: str) -> tuple[str, ...]:
-        """Return the arguments with `-group` once more, behind the other flags, where it wins."""
-        return (*self.argv[: self.end], "-group", path, *self.argv[self.end :])
+        """Return the arguments with another group.toml.
+
+        The flag comes first and as one word, so that no flag of a fork can take it or its value for its own; and as
+        the last one wins, every `-group` that is there already gets the path too.
+        """
+        rest = list(self.argv[self.at :])
+        at = 0
+        while at < len(rest) and rest[at] != "--":
+            name, equals, _ = rest[at].removeprefix("-").removeprefix("-").partition("=")
+            if rest[at].startswith("-") and name == "group":
+                if equals:
+                    rest[at] = f"-group={path}"
+                elif at + 1 < len(rest):
+                    at += 1
+                    rest[at] = path
+            at += 1
+        return (*self.argv[: self.at], f"-group={path}", *rest)
+
+    def _number(self, flag: str, variable: str) -> int:
+        text = self.flags.get(flag) or self.variables.get(variable, "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
     def _path(self, flag: str, variable: str, default: str) -> str:
-        return self.flags.get(flag) or environment(self.environ, variable) or default
+        return self.flags.get(flag) or environment(self.variables, variable) or default
 
 
-def read(program: str, argv: Sequence[str], environ: Mapping[str, str], phase: Phase | None = None) -> Invocation:
-    """Read a call of a phase.
+def read(
+    arguments: Sequence[str], environ: Mapping[str, str], is_program: Callable[[str], bool] = lambda _: True
+) -> Invocation:
+    """Read what stands behind `run --`: a phase with its arguments, maybe behind a launcher.
+
+    The phase is the first program among the arguments whose base name is that of a phase, else the first argument
+    with such a name. Without one the first argument is taken for the restorer: a script by any other name.
 
     Args:
-        program: what to run.
-        argv: the arguments as the phase gets them, its own name first.
-        environ: its environment.
-        phase: which phase it is; by default the base name of `argv[0]` says so.
+        arguments: the launcher, if there is one, the phase and its arguments; at least one.
+        environ: the environment.
+        is_program: whether an argument can be run; a launcher may have a value that is only called like a phase.
 
     """
-    start = 1
-    if phase is None:
-        phase = phase_of(argv[0])
-        if os.path.basename(argv[0]) == "lifecycle" and len(argv) > 1:
-            phase, start = _SUBCOMMANDS.get(os.path.basename(argv[1]), "other"), 2
-    flags, end = _flags(argv, start)
-    return Invocation(phase=phase, program=program, argv=tuple(argv), flags=flags, end=end, environ=environ)
+    named = [at for at, argument in enumerate(arguments) if _is_phase(argument)]
+    sure = next((at for at in named if at == 0 or is_program(arguments[at])), None)
+    at = sure if sure is not None else named[0] if named else 0
+    phase, length = _phase_at(arguments[at:]) if named else ("restorer", 1)
+    return _read(arguments[0], arguments, at, at + length, phase, sure is not None, environ)
 
 
-def phase_of(name: str) -> Phase:
-    """Say which phase a program is, by its base name without extension, as the lifecycle does.
+def drop_in(real: str, argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
+    """Read a phase's call, in whose place the shim is: the base name of `argv[0]` is the phase's.
 
-    Another phase of the lifecycle is `other`; anything else is taken for the restorer.
+    Args:
+        real: the path of the real phase.
+        argv: the arguments, all of them the phase's but its own name.
+        environ: the environment.
+
     """
+    return _read(real, argv, 0, 1, _phase_of(argv[0]) or "restorer", True, environ)
+
+
+def _read(
+    program: str,
+    argv: Sequence[str],
+    at: int,
+    first: int,
+    phase: Phase,
+    named: bool,
+    environ: Mapping[str, str],
+) -> Invocation:
+    return Invocation(
+        phase=phase,
+        named=named,
+        launched=at > 0,
+        program=program,
+        argv=tuple(argv),
+        at=first,
+        flags=dict(_flags(argv[first:])),
+        environ=environ,
+        variables=_behind_env(argv[:at], environ),
+        root=_behind_chroot(argv[:at]),
+    )
+
+
+def _phase_of(name: str) -> Phase | None:
+    """Return which phase a program is, by its base name without extension, as the lifecycle does."""
     base = os.path.splitext(os.path.basename(name))[0]
     for phase in WRAPPED:
         if base == phase:
             return phase
-    return "other" if base in _OTHERS else "restorer"
+    return "other" if base in _OTHERS else None
+
+
+def _phase_at(arguments: Sequence[str]) -> tuple[Phase, int]:
+    """Return the phase that begins here, and how many arguments its name has: `lifecycle restore` has two."""
+    phase = _SUBCOMMANDS.get(arguments[1]) if arguments[1:] and os.path.basename(arguments[0]) == LIFECYCLE else None
+    return (phase, 2) if phase else (_phase_of(arguments[0]) or "other", 1)
+
+
+def _is_phase(argument: str) -> bool:
+    if argument.startswith("-") or _is_assignment(argument):
+        return False
+    return _phase_of(argument) is not None or os.path.basename(argument) == LIFECYCLE
+
+
+def _is_assignment(argument: str) -> bool:
+    name, equals, _ = argument.partition("=")
+    return bool(equals) and name.isidentifier()
+
+
+def _behind_env(launcher: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment that `env` as a launcher leaves (https://www.gnu.org/software/coreutils/env)."""
+    changed = dict(environ)
+    at = 0
+    while at < len(launcher):
+        at += 1
+        if os.path.basename(launcher[at - 1]) != "env":
+            continue
+        while at < len(launcher):
+            word, following = launcher[at], launcher[at + 1 : at + 2]
+            if word in ("-i", "-", "--ignore-environment"):
+                changed.clear()
+            elif word in ("-u", "--unset") and following:
+                changed.pop(following[0], None)
+                at += 1
+            elif word.startswith(("-u", "--unset=")):
+                changed.pop(word.removeprefix("--unset=").removeprefix("-u"), None)
+            elif _is_assignment(word):
+                name, _, changed[name] = word.partition("=")
+            elif not word.startswith("-"):
+                break
+            at += 1
+    return changed
+
+
+def _behind_chroot(launcher: Sequence[str]) -> str:
+    """Return the root that `chroot` as a launcher leaves (https://www.gnu.org/software/coreutils/chroot)."""
+    for at, word in enumerate(launcher):
+        if os.path.basename(word) == "chroot":
+            return next((root for root in launcher[at + 1 :] if not root.startswith("-")), "/")
+    return "/"
 
 
 def api_of(text: str) -> Api:
-    """Say where a Platform API stands towards 0.10 and 0.11, the two that this is about.
+    """Return where a Platform API stands towards 0.10 and 0.11, the two that this is about.
 
-    What isn't a version is `unset`: the lifecycle refuses it by itself.
+    What is no version is `unset`: the lifecycle refuses it by itself.
     """
     major, _, minor = text.removeprefix("v").partition(".")
-    if not major.isdecimal() or not (minor or "0").isdecimal():
+    if not text.isascii() or len(text) > 20 or not major.isdecimal() or not (minor or "0").isdecimal():
         return "unset"
     version = (int(major), int(minor or "0"))
     if version < (0, 10):
@@ -156,20 +270,21 @@ def api_of(text: str) -> Api:
     return "affected" if version < (0, 12) else "newer"
 
 
-def _flags(argv: Sequence[str], start: int) -> tuple[dict[str, str], int]:
-    """Return the flags, and where they end. What Go's parser would refuse ends them too."""
-    flags: dict[str, str] = {}
-    at = start
-    while at < len(argv):
-        argument = argv[at]
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each flag with its value, as far as Go's parser reads."""
+    at = 0
+    while at < len(arguments):
+        argument, following = arguments[at], arguments[at + 1 : at + 2]
         name, equals, value = argument.removeprefix("-").removeprefix("-").partition("=")
         if argument[:1] != "-" or not name or name[0] == "-":
-            break
-        if not equals and name not in _BOOLEANS:
-            if at + 1 == len(argv):
-                break
-            at += 1
-            value = argv[at]
-        flags[name] = value if equals or name not in _BOOLEANS else "true"
+            return
         at += 1
-    return flags, at
+        if equals:
+            yield name, value
+        elif name in _BOOLEANS or (name not in _VALUED and (not following or following[0].startswith("-"))):
+            yield name, "true"
+        elif not following:
+            return
+        else:
+            yield name, following[0]
+            at += 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from shim.record import Record, boolean
+from shim.record import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shim.policy.facts import Level
+    from shim.policy.row import Level
 
 _ORDER: tuple[Level, ...] = ("debug", "info", "warn", "error")
 _MARKS: dict[Level, tuple[str, str]] = {
@@ -21,31 +21,42 @@ _MARKS: dict[Level, tuple[str, str]] = {
 }
 
 
-class Voice(Record):
-    """Says lines of a level and above."""
+class Log:
+    """Writes lines of a level and above, and keeps the warnings for the report."""
 
-    level: Level = "info"
-    colour: bool = False
+    def __init__(self, level: Level = "info", colour: bool = False) -> None:
+        """Take the least level that is written, and whether marks are coloured."""
+        self.level = level
+        self._colour = colour
+        self.warnings: list[str] = []
 
-    def say(self, level: Level, sentence: str) -> None:
-        """Write one line to stderr; where that can't be written to, nothing happens."""
+    def write(self, level: Level, sentence: str, outcome: str = "") -> None:
+        """Write one line to stderr, with the outcome in brackets; if that can't be written to, nothing happens."""
+        if level in ("warn", "error"):
+            self.warnings.append(sentence)
         if _ORDER.index(level) < _ORDER.index(self.level):
             return
         mark, colour = _MARKS[level]
-        if self.colour and colour:
+        if self._colour and colour:
             mark = f"{colour}{mark}\x1b[0m"
-        line = " ".join(sentence.split())
+        line = printable(f"{sentence} [{outcome}]" if outcome else sentence)
         try:
-            os.write(2, f"analyzed-shim: {mark}{line}\n".encode(errors="backslashreplace"))
+            os.write(2, f"analyzed-shim: {mark}{line}\n".encode())
         except OSError:
             pass
 
 
-def voice(environ: Mapping[str, str], flags: Mapping[str, str]) -> Voice:
-    """Return a voice as `-log-level`, `-no-color` and their `CNB_*` variables rule it; a flag wins."""
+def printable(text: str) -> str:
+    """Return text of others as one line that does nothing to a terminal: what can't be seen is escaped."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+
+
+def log_for(environ: Mapping[str, str], flags: Mapping[str, str]) -> Log:
+    """Return the log that `-log-level`, `-no-color` and their `CNB_*` variables ask for; a flag wins."""
     wanted = flags.get("log-level") or environ.get("CNB_LOG_LEVEL") or "info"
     plain = boolean(flags.get("no-color") or environ.get("CNB_NO_COLOR", "")) or bool(environ.get("NO_COLOR"))
-    return Voice(
-        level=next((level for level in _ORDER if level == wanted.lower()), "info"),
-        colour=not plain and os.isatty(2),
-    )
+    level: Level = next((level for level in _ORDER if level == wanted.lower()), "info")
+    return Log(level, colour=not plain and os.isatty(2))

@@ -7,7 +7,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.phase.log import Voice
+    from shim.phase.log import Log
 
 _MEGABYTE = 1_000_000
 _EVERY = 10.0
@@ -17,14 +17,14 @@ _EVERY = 10.0
 class Progress:
     """The progress of one pull, summed up over its layers."""
 
-    def __init__(self, voice: Voice, name: str) -> None:
+    def __init__(self, log: Log, name: str) -> None:
         """Say that it begins."""
-        self._voice = voice
+        self._log = log
         self._name = name
         self._layers: dict[str, tuple[int, int]] = {}
-        self._terminal = os.isatty(2) and voice.level in ("debug", "info")
+        self._terminal = os.isatty(2) and log.level in ("debug", "info")
         self._last = time.monotonic()
-        voice.say("info", f"pulling {name} into the daemon")
+        log.write("info", f"pulling {name} into the daemon")
 
     def tell(self, layer: str, current: int, total: int) -> None:
         """Take in how many bytes of a layer are there, of how many (0: not known)."""
@@ -39,7 +39,7 @@ class Progress:
         if self._terminal:
             self._write(f"\r\x1b[Kanalyzed-shim: {text}")
         else:
-            self._voice.say("info", text)
+            self._log.write("info", text)
 
     def end(self) -> None:
         """Take the changing line away."""

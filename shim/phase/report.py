@@ -1,4 +1,4 @@
-"""What was found and done, as JSON, for scripts and for a person who asks why."""
+"""The report: what was found and done, as JSON, for scripts and for a person who asks why."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import os
 
 from shim import __version__
 from shim.layers.rights import AS_IT_IS
+from shim.phase.gather import sentence
 from shim.record import Record, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shim.daemon.client import About
+    from shim.daemon.session import Session
     from shim.layers.rights import Rights
-    from shim.phase.log import Voice
-    from shim.policy.facts import Certainty, Outcome
+    from shim.phase.gather import Seen
+    from shim.phase.invocation import Invocation
+    from shim.phase.log import Log
+    from shim.policy.facts import Certainty
+    from shim.policy.row import End, Outcome
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
 SCHEMA = 1
-"""Raised where a field changes its meaning or goes; a new one doesn't raise it."""
+"""Raised if a field changes its meaning or goes; a new one doesn't raise it."""
 
 
 class Report(Record):
@@ -39,17 +46,52 @@ class Report(Record):
     """As the restorer left it."""
     reference_final: str | None = None
     image_id: str | None = None
-    """The daemon's image under the name: 64 hex digits."""
+    """The daemon's image for the name: 64 hex digits."""
     pulled: bool | None = None
-    engine: About | None = None
+    daemon: About | None = None
     command: tuple[str, ...] = ()
     exit_code: int | None = None
-    """The phase's; absent where the shim became the phase."""
+    """The phase's; absent if the shim exec'ed the phase."""
     runs: int | None = None
     changed: bool | None = None
     """analyzed.toml was changed, or would be (`fix`)."""
     dry_run: bool | None = None
     seconds: float = 0.0
+
+
+def report_of(row: End, seen: Seen, call: Invocation, log: Log, session: Session | None, **more: Any) -> Report:
+    """Return the report of a run.
+
+    Args:
+        row: how it ended.
+        seen: what was found.
+        call: the phase's call.
+        log: where the warnings are.
+        session: the daemon's, which is asked once more what it is; None if it was not asked.
+        more: other fields.
+
+    """
+    facts = seen.facts
+    silent = "silent" in (facts.daemon, facts.resolves)  # it had its time
+    return Report(
+        phase=call.phase,
+        platform_api=call.platform_api,
+        outcome=row.outcome,
+        row=row.name,
+        reason=sentence(row, seen, call),
+        warnings=tuple(log.warnings),
+        run_image=seen.name or None,
+        build=None if facts.build == "unknown" else facts.build,
+        evidence=seen.evidence or None,
+        reference_before=seen.before.reference if seen.before else None,
+        reference_after=seen.left,
+        reference_final=seen.now.reference if seen.now else None,
+        image_id=seen.image_id,
+        pulled=seen.pulled,
+        daemon=None if session is None or silent else session.about(),
+        runs=seen.runs or None,
+        **more,
+    )
 
 
 def as_json(report: Report) -> str:
@@ -58,15 +100,15 @@ def as_json(report: Report) -> str:
 
     values: dict[str, object] = {"schema": SCHEMA, "shim": __version__}
     values.update((name, value) for name, value in fields(report).items() if value is not None)
-    if report.engine is not None:
-        values["engine"] = fields(report.engine)
+    if report.daemon is not None:
+        values["daemon"] = fields(report.daemon)
     return json.dumps(values, indent=1) + "\n"
 
 
-def write_report(place: str | None, speaker: Voice, report: Report, rights: Rights = AS_IT_IS) -> None:
-    """Write a report to a file, or to stdout where the place is `-`; `{phase}` in it becomes the phase.
+def write_report(place: str | None, log: Log, report: Report, rights: Rights = AS_IT_IS) -> None:
+    """Write a report to a file, or to stdout if the place is `-`; `{phase}` in it stands for the phase.
 
-    What goes wrong is a warning: a report fails no build. Nor does it wait for a reader, where the file is a pipe.
+    What goes wrong is a warning: a report fails no build. Nor does it wait for a reader, if the file is a pipe.
     """
     if place is None:
         return
@@ -80,4 +122,4 @@ def write_report(place: str | None, speaker: Voice, report: Report, rights: Righ
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(as_json(report))
     except (OSError, ValueError) as problem:
-        speaker.say("warn", f"the report can't be written to {path}: {problem}")
+        log.write("warn", f"the report can't be written to {path}: {problem}")

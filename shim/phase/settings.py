@@ -15,12 +15,12 @@ PULL_POLICIES: tuple[PullPolicy, ...] = ("never", "if-not-present", "always")
 TIMEOUT = 5.0
 """Seconds that the daemon's answers may take, all together."""
 HELP = {
-    "daemon": "It is known to be a daemon build, or known not to be one.",
-    "pull-policy": "never, if-not-present or always; given, it says that it is a daemon build.",
-    "docker-host": "The daemon's address; else the docker context, else the usual sockets.",
-    "timeout": "Seconds that the daemon's answers may take, all together; a pull takes what it takes.",
-    "report": "Write what was found and done to this file, as JSON; {phase} in it becomes the phase.",
-    "strict": "Exit 81 where something couldn't be repaired, instead of going on.",
+    "daemon": "Declare that this build exports to a daemon (or that it doesn't).",
+    "pull-policy": "When the daemon pulls the run image: never, if-not-present or always. Declares a daemon build.",
+    "docker-host": "The daemon's address; else unix:///var/run/docker.sock, as for the lifecycle.",
+    "timeout": "Overall limit in seconds for querying the daemon. Pulls are not limited.",
+    "report": "Write a JSON report to this file; {phase} in its name stands for the phase.",
+    "strict": "Exit with 81 if something can't be repaired, instead of going on.",
 }
 VARIABLES = {
     "daemon": "ANALYZED_SHIM_DAEMON",
@@ -46,10 +46,10 @@ class Settings(Record):
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Take the shim's options off the front of `run`'s arguments; what follows is the phase's, untouched.
+    """Return the shim's options at the front of `run`'s arguments, and the rest, which is the phase's.
 
     Raises:
-        WrongUse: an option that isn't one.
+        WrongUse: an unknown option.
 
     """
     options: dict[str, str] = {}
@@ -66,7 +66,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         elif argument in ("--daemon", "--strict", "--no-daemon", "--no-strict"):
             options[name.removeprefix("no-")] = "false" if name.startswith("no-") else "true"
         else:
-            raise WrongUse(f"there is no option {argument}", _HELP)
+            raise WrongUse(f"unknown option {argument}", _HELP)
     return options, rest
 
 
@@ -76,11 +76,11 @@ def read(options: Mapping[str, str], environ: Mapping[str, str], only_report: bo
     Args:
         options: the values of the options that were given, by name.
         environ: the environment.
-        only_report: leave all variables but the report's unread, where nothing depends on them, so
-            that a wrong one can't fail a build that the shim has nothing to do with.
+        only_report: read no variable but the report's: a bad one must not fail a build that the shim has nothing
+            to do with.
 
     Raises:
-        WrongUse: a value that can't be read. It names the option or the variable.
+        WrongUse: a bad value; the message names the option or the variable.
 
     """
 

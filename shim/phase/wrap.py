@@ -1,10 +1,12 @@
-"""The story of one wrapped phase: look, decide, ask or run, decide again; then write, say, pass the status on."""
+"""Wrap one phase: gather, decide and do, then write, say, and exec the phase or return its exit status."""
 
 from __future__ import annotations
 
 import os
+import time
 
-from shim.daemon import client as engine
+from shim import policy
+from shim.daemon.session import Session
 from shim.errors import (
     BrokenFile,
     CannotRun,
@@ -18,24 +20,26 @@ from shim.errors import (
     ShimError,
     WrongUse,
 )
-from shim.layers import analyzed, files, group, note
-from shim.phase import invocation, process, settings
-from shim.phase.gather import Look, with_tip
-from shim.phase.log import voice
-from shim.policy import rows as policy
+from shim.layers import analyzed, group, note
+from shim.phase import invocation, process, program, settings
+from shim.phase.gather import ask, ask_for_name, gather, sentence, with_image, with_what_was_left
+from shim.phase.log import log_for
+from shim.policy.evidence import certainty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shim.daemon.client import Inquiry
+    from shim.phase.gather import Seen
     from shim.phase.invocation import Invocation
-    from shim.phase.process import Ending
-    from shim.policy.rows import Row
+    from shim.phase.log import Log
+    from shim.phase.settings import Settings
+    from shim.policy.row import End, Step
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Be `analyzed-shim run [OPTIONS] -- PHASE [ARG]...`, and return the exit code.
+    """Run `analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...`, and return the exit code.
 
     Args:
         arguments: what stands behind `run`.
@@ -43,251 +47,244 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
     """
 
-    def call() -> _Run:
+    def is_program(name: str) -> bool:
+        try:
+            path = program.find(name, environ)
+        except NotThere:
+            return False
+        return os.path.isfile(path) and os.access(path, os.X_OK)
+
+    log = log_for(environ, {})
+    try:
         options, rest = settings.split(arguments)
         if not rest:
-            raise WrongUse("no phase to run", "analyzed-shim run [OPTIONS] -- PHASE [ARG]...")
-        return _Run(invocation.read(rest[0], rest, environ), options)
-
-    return _told(call, invocation.read("", arguments or [""], environ))
+            raise WrongUse("no phase to run", "analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...")
+        call = invocation.read(rest, environ, is_program)
+        log = log_for(call.variables, call.flags)
+        return _wrap(call, program.find(call.program, environ), options, log)
+    except ShimError as problem:
+        return _failed(problem, log)
 
 
 def drop_in(real: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Be a phase, in whose place the shim was put; where the shim becomes the phase it doesn't return.
+    """Run as a drop-in replacement for a phase; if the shim execs it, this does not return.
 
     Args:
         real: the path of the real phase.
-        argv: the arguments, the path of the phase's place first; all of them are the phase's.
+        argv: the arguments, the path of the drop-in first; all of them are the phase's.
         environ: the environment, which the phase gets as it is.
 
     """
-    call = invocation.read(real, argv, environ)
-
-    def begin() -> _Run:
+    call = invocation.drop_in(real, argv, environ)
+    log = log_for(call.variables, call.flags)
+    try:
         if not os.path.exists(real):
             raise NotThere(
-                f"{real} isn't there, the real {call.phase}",
-                f"put it there, or give its path as ANALYZED_SHIM_{call.phase.upper()}",
+                f"{real} not found, the real {call.phase}",
+                f"put it there, or set ANALYZED_SHIM_{call.phase.upper()} to its path",
             )
         if os.path.samefile(real, argv[0]):
             raise CannotRun(
-                f"{real} is the shim itself", f"ANALYZED_SHIM_{call.phase.upper()} is the real phase's path"
+                f"{real} is the shim itself", f"set ANALYZED_SHIM_{call.phase.upper()} to the real phase's path"
             )
-        return _Run(call, {})
-
-    return _told(begin, call)
-
-
-def _told(begin: Callable[[], _Run], call: Invocation) -> int:
-    """Run, and say what goes wrong in one line; a fault of our own fails no build either."""
-    speaker = voice(call.environ, call.flags)
-    try:
-        run = begin()
-        try:
-            return run.run()
-        except ShimError:
-            raise
-        except Exception as problem:
-            speaker.say(
-                "warn", f"a fault of the shim itself, please report it: {problem!r}; the phase's own status counts"
-            )
-            if run.ending is not None:
-                return run.ending.code
-            process.become(run.path, run.call.argv, run.call.environ)
+        return _wrap(call, real, {}, log)
     except ShimError as problem:
-        speaker.say("error", with_tip(problem) + (f": {problem.outcome}" if problem.outcome else ""))
-        return problem.exit_code
+        return _failed(problem, log)
 
 
-class _Run(Look):
-    """One run of a wrapped phase: the facts so far, and what to do next."""
+def _failed(problem: ShimError, log: Log) -> int:
+    log.write("error", problem.with_tip, problem.outcome)
+    return problem.exit_code
 
-    def __init__(self, call: Invocation, options: Mapping[str, str]) -> None:
-        self.path = process.find(call.program, call.environ)
-        self.affected = call.phase != "other" and not call.about and call.api == "affected"
-        chosen = settings.read(options, call.environ, only_report=not self.affected)
-        super().__init__(call, chosen, voice(call.environ, call.flags))
-        self.pulled: bool | None = None
-        self.runs = 0
-        self.final: str | None = None
+
+def _wrap(call: Invocation, path: str, options: Mapping[str, str], log: Log) -> int:
+    """Wrap the phase; an error of our own fails no build."""
+    affected = call.phase != "other" and not call.about and call.api == "affected"
+    own = {name: value for name, value in call.environ.items() if name.startswith("ANALYZED_SHIM_")}
+    chosen = settings.read(options, {**call.variables, **own}, only_report=not affected)
+    wrapped = _Wrapped(call, path, chosen, log)
+    try:
+        return wrapped.run()
+    except ShimError:
+        raise
+    except Exception as problem:
+        log.write("warn", f"internal error, please report it: {problem!r} (the phase's exit status is unaffected)")
+        if wrapped.code is not None:
+            return wrapped.code
+        program.become(path, call.argv, call.environ)
+
+
+class _Wrapped:
+    """One run of a phase: the world whose steps are real."""
+
+    def __init__(self, call: Invocation, path: str, chosen: Settings, log: Log) -> None:
+        self._began = time.monotonic()
+        self._call = call
+        self._path = path
+        self._settings = chosen
+        self._log = log
+        self._session: Session | None = None
+        self.code: int | None = None
+        """The phase's exit status, if it was run as a child process."""
 
     def run(self) -> int:
-        """Decide and do until nothing is left to ask or to run, then finish."""
-        if self.affected and self.call.phase == "analyzer":
-            self._leave_note()
-        elif self.affected:
-            self.look()
-        while True:
-            row = policy.decide(self.facts)
-            if row.verdict.run == "parent":
-                self._run_restorer(row)
-            elif row.verdict.step == "ask-name":
-                self.settle(self.ask_for_name())
-            elif row.verdict.step == "ask-reference":
-                self.ask_for_reference()
-            elif row.verdict.step == "pull":
-                self._pull()
-            else:
-                return self._finish(row)
+        seen, row = policy.settle(gather(self._call, self._settings, self._log), self)
+        return self._finish(row, seen)
 
-    def _leave_note(self) -> None:
-        daemon = self.call.is_for_daemon
-        self.by = "its flags and environment"
-        self.facts = self.facts.but(build="daemon" if daemon else "registry")
-        try:
-            note.leave(self.note, daemon, self.call.rights)
-        except OSError as problem:
-            self.detail = f"{self.note} can't be written: {problem.strerror}"
-            self.facts = self.facts.but(noted=False)
+    # The steps.
 
-    def _pull(self) -> None:
+    def do(self, step: Step, seen: Seen) -> Seen:
+        """Do a step, and return what is known then."""
+        if step.says:
+            self._log.write("warn", sentence(step, seen, self._call))
+        if step.action == "run":
+            return self._run_restorer(step, seen)
+        if step.action == "pull":
+            return self._pull(seen)
+        return ask(step, seen, self._questions(seen))
+
+    def _questions(self, seen: Seen) -> Session:
+        if self._session is None:
+            assert seen.address is not None
+            self._session = Session(seen.address, self._settings.timeout, self._call.variables)
+        return self._session
+
+    def _pull(self, seen: Seen) -> Seen:
         from shim.phase.progress import Progress
 
-        assert self.daemon is not None
-        daemon, name = self.daemon, self.name()
-        progress = Progress(self.voice, name)
+        session, name = self._questions(seen), seen.name
+        progress = Progress(self._log, name)
         try:
-            daemon.pull(name, progress.tell)
-            self.pulled = True
+            session.pull(name, progress.tell)
         except PullFailed as problem:
-            self.pulled = False
-            self.warn(f"{name} can't be pulled: {problem}")
+            self._log.write("warn", f"{name} can't be pulled: {problem.with_tip}")
+            return seen.but(facts=seen.facts.but(pull_tried=True), pulled=False)
         finally:
             progress.end()
-        self.facts = self.facts.but(pull_tried=True)
-        if self.pulled:
-            self.settle(engine.Inquiry(lambda: daemon.image_id(name)))
+        seen = seen.but(facts=seen.facts.but(pull_tried=True), pulled=True)
+        return with_image(seen, session)
 
-    # Running the phase.
-
-    def _run_restorer(self, row: Row) -> None:
-        """Run the restorer with us as its parent, and make facts of how it ended and what it left."""
-        assert self.before is not None
-        again = self.runs > 0
-        if again:
-            self.warn(self.sentence(row))
-        inquiries: list[Inquiry] = []
+    def _run_restorer(self, step: Step, seen: Seen) -> Seen:
+        """Run the restorer as a child process, and return what is known of how it ended and what it left."""
+        assert seen.before is not None and seen.now is not None
+        argv = self._call.argv if step.lookup else self._without_lookup(seen)
+        question: list[Inquiry] = []
 
         def meanwhile() -> None:
-            if row.verdict.step == "ask-name":
-                inquiries.append(self.ask_for_name())
+            if step.asks:
+                question.append(ask_for_name(seen, self._questions(seen)))
 
-        argv, copy = self._arguments(row)
-        self.ending = ending = self._run_phase(argv, copy, meanwhile)
+        ending = self._run(argv, meanwhile)
         ended = ending.killed or (ending.interrupted and ending.code)  # such a one isn't run again
-        self.facts = self.facts.but(
-            status="killed" if ended else "failed" if ending.code else "ended-well",
-            retried=again,
+        seen = seen.but(
+            facts=seen.facts.but(
+                run="as-called" if argv == self._call.argv else "without-lookup",
+                status="killed" if ended else "failed" if ending.code else "succeeded",
+                retried=seen.runs > 0,
+            ),
+            ending=ending,
+            runs=seen.runs + 1,
         )
-        if self.facts.status == "ended-well" or (self.facts.status == "failed" and self.facts.build == "unsaid"):
-            for inquiry in inquiries:
-                self.settle(inquiry)
-        try:
-            self.now = after = analyzed.read(self.call.analyzed, self.call.rights)
-        except (MissingFile, BrokenFile) as problem:
-            self.detail = with_tip(problem)
-            self.facts = self.facts.but(analyzed="missing" if isinstance(problem, MissingFile) else "broken")
-            return
-        self.facts = self.facts.but(
-            reference=after.kind,
-            rewritten=after.reference != self.before.reference,
-            touched=after.data != self.before.data,
-        )
+        if question and not ended:
+            seen = with_image(seen, self._questions(seen), *question)
+        return with_what_was_left(seen, self._call)
 
-    def _run_phase(self, argv: tuple[str, ...], copy: files.Copy | None, meanwhile: Callable[[], None]) -> Ending:
-        """Run the phase with us as its parent, and take the copy of its group.toml away afterwards."""
+    def _run(self, argv: tuple[str, ...], meanwhile: Callable[[], None]) -> process.Ending:
         try:
-            ending = process.run(self.path, argv, self.call.environ, meanwhile)
-        except CannotStart as problem:  # becoming it takes no more room than the bare phase
-            self.warn(f"{with_tip(problem)}; becoming the {self.call.phase}, which nothing is put right after")
-            process.become(self.path, argv, self.call.environ)
-        finally:
-            if copy:
-                copy.remove()
-        self.runs += 1
+            ending = process.run(self._path, argv, self._call.environ, meanwhile)
+        except CannotStart as problem:  # an exec takes no more room than the bare phase
+            self._log.write(
+                "warn", f"{problem.with_tip}; execing the {self._call.phase} instead, so nothing is fixed after it"
+            )
+            program.become(self._path, argv, self._call.environ)
+        self.code = ending.code
         return ending
 
-    def _arguments(self, row: Row) -> tuple[tuple[str, ...], files.Copy | None]:
-        """Return the phase's arguments, and the copy of group.toml to remove afterwards, if there is one."""
-        if row.verdict.lookup:
-            return self.call.argv, None
+    def _without_lookup(self, seen: Seen) -> tuple[str, ...]:
+        """Return the phase's arguments with a group.toml that has no extensions, so that it asks no registry."""
+        call = self._call
         try:
-            content = group.without_extensions(self.call.group, self.group_data)
-            path = process.memory_file("group.toml", content)
-            if path:
-                return self.call.with_group(path), None
-            copy = files.Copy("group.toml", content)
-        except (BrokenFile, OSError) as problem:
-            self.warn(f"the registry lookup can't be prevented: {problem}")
-            return self.call.argv, None
-        return self.call.with_group(copy.path), copy
+            content = group.without_extensions(call.group, seen.group)
+        except BrokenFile as problem:
+            self._log.write("warn", f"the registry lookup can't be prevented: {problem.with_tip}")
+            return call.argv
+        # A binary gets a file that nobody has to remove. What a script or a launcher starts may not get open files.
+        direct = call.named and not call.launched and program.is_elf(self._path)
+        path = program.memory_file("group.toml", content) if direct else None
+        path = path or self._group_in_note(content) or program.memory_file("group.toml", content)
+        if path is None:
+            self._log.write("warn", f"the registry lookup can't be prevented: no place for a copy of {call.group}")
+        return call.with_group(path) if path else call.argv
 
-    # Finishing.
-
-    def _finish(self, row: Row) -> int:
-        """Write, say it, and become the phase or return its status."""
-        row = self._write(row)
-        code = self.ending.code if self.ending else None
+    def _group_in_note(self, content: bytes) -> str | None:
+        """Put the group into the note, which lies where the phase finds its other files, and is a group.toml too."""
+        path = note.path_beside(self._call.analyzed)
         try:
-            if row.verdict.run == "refuse":
-                tip = f"docker pull {self.name()}, or another --pull-policy"
-                raise NotInDaemon(self.sentence(row), tip, row.verdict.outcome)
-            if not code and self.settings.strict and row.verdict.outcome in policy.FAILING:
-                tip = "leave out --strict to go on all the same"
-                raise NotRepaired(self.sentence(row), tip, row.verdict.outcome)
+            daemon = note.read(path, self._call.rights)
+        except BrokenFile:  # it was said already, if it mattered
+            daemon = None
+        try:
+            note.leave(path, daemon, self._call.rights, content)
+        except (OSError, BrokenFile):
+            return None
+        return path
+
+    # The end.
+
+    def _finish(self, row: End, seen: Seen) -> int:
+        """Write, say it, and exec the phase or return its status."""
+        row, seen = self._write(row, seen)
+        try:
+            if row.finish == "refuse":
+                tip = f"docker pull {seen.name}, or use another --pull-policy"
+                raise NotInDaemon(sentence(row, seen, self._call), tip, row.outcome)
+            if not self.code and self._settings.strict and row.outcome in policy.FAILING:
+                raise NotRepaired(sentence(row, seen, self._call), "leave out --strict to go on anyway", row.outcome)
         except ShimError as problem:
-            self._report(row, problem.exit_code)
+            self._report(row, seen, problem.exit_code)
             raise
-        if row.verdict.run == "nothing":
-            assert code is not None
-            self._tell(row)
-            self._report(row, code)
-            return code
-        argv, copy = self._arguments(row)
-        self._tell(row)
-        if copy is None:
-            self._report(row, None)
-            process.become(self.path, argv, self.call.environ)
-        self.ending = self._run_phase(argv, copy, lambda: None)
-        self._report(row, self.ending.code)
-        return self.ending.code
+        if row.finish == "exec":
+            argv = self._call.argv if row.lookup else self._without_lookup(seen)
+            self._log.write(row.level, sentence(row, seen, self._call), row.outcome)
+            self._report(row, seen, None)
+            program.become(self._path, argv, self._call.environ)
+        assert self.code is not None
+        self._log.write(row.level, sentence(row, seen, self._call), row.outcome)
+        self._report(row, seen, self.code)
+        return self.code
 
-    def _write(self, row: Row) -> Row:
-        """Do what is to be written; where that can't be, the row says so."""
-        if row.verdict.write == "nothing":
-            return row
-        assert self.now is not None
-        reference = self.id if row.verdict.write == "id" else self.name()
+    def _write(self, row: End, seen: Seen) -> tuple[End, Seen]:
+        """Write what the row says; if that can't be done, the row says so."""
+        if row.write == "nothing":
+            return row, seen
+        assert seen.now is not None
+        reference = seen.image_id if row.write == "id" else seen.name
         assert reference
         try:
-            analyzed.write_reference(self.now, reference, self.call.rights)
+            analyzed.write_reference(seen.now, reference, self._call.rights)
         except (EditRefused, MissingFile, BrokenFile) as problem:
-            return self.unrepaired(row, problem)
-        self.final = reference
-        return row
+            return unrepaired(row), seen.but(detail=f"{problem.with_tip}; run-image.reference should be {reference}")
+        return row, seen.but(now=seen.now.but(reference=reference))
 
-    def _tell(self, row: Row) -> None:
-        sentence = self.sentence(row)
-        if row.verdict.level in ("warn", "error"):
-            self.warnings.append(sentence)
-        self.voice.say(row.verdict.level, f"{sentence}: {row.verdict.outcome}")
-
-    def _report(self, row: Row, code: int | None) -> None:
-        if self.settings.report is None:
+    def _report(self, row: End, seen: Seen, code: int | None) -> None:
+        if self._settings.report is None:
             return
-        from shim.phase.report import write_report
+        from shim.phase.report import report_of, write_report
 
-        current = self.now.reference if self.now else None
-        report = self.report_of(
+        report = report_of(
             row,
-            phase=self.call.phase,
-            certainty=policy.certainty(self.facts) if self.before else None,
-            reference_before=self.before.reference if self.before else None,
-            reference_after=current if self.runs else None,
-            reference_final=self.final or current,
-            pulled=self.pulled,
-            command=tuple(self.call.argv),
+            seen,
+            self._call,
+            self._log,
+            self._session,
+            certainty=certainty(seen.facts) if seen.before else None,
+            command=self._call.argv,
             exit_code=code,
-            runs=self.runs or None,
+            seconds=round(time.monotonic() - self._began, 3),
         )
-        write_report(self.settings.report, self.voice, report, self.call.rights)
+        write_report(self._settings.report, self._log, report, self._call.rights)
+
+
+def unrepaired(row: End) -> End:
+    """Return the row with what came of it: what it should have written couldn't be."""
+    return row.but(outcome="unrepaired", level="warn", says="{detail}")

@@ -1,4 +1,4 @@
-"""`check`: what would happen to this analyzed.toml and why, and what is wrong with the set-up. It changes nothing."""
+"""`check`: what would happen to this build and why, and what is wrong with the set-up. It changes nothing."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from shim.daemon import client as engine
+from shim import policy
+from shim.daemon.session import Session
 from shim.errors import Unreachable
-from shim.phase.gather import Look
+from shim.phase.gather import gather, with_daemon, with_image
 from shim.phase.invocation import WRAPPED
-from shim.phase.log import voice
+from shim.phase.log import Log
 from shim.phase.report import SCHEMA
-from shim.policy import rows as policy
+from shim.policy.evidence import certainty
 from shim.record import Record, fields
-from shim.tools.scenarios import Scenario, scenario_of
+from shim.tools.scenarios import scenario_of
 
 if TYPE_CHECKING:
     from typing import Literal
 
     from shim.daemon.client import About
+    from shim.phase.gather import Seen
     from shim.phase.invocation import Invocation
     from shim.phase.settings import Settings
-    from shim.policy.rows import Row
-    from shim.tools.scenarios import Version
+    from shim.policy.row import Step
+    from shim.tools.scenarios import Scenario, Version
 
     Severity = Literal["error", "warning", "note"]
 
@@ -42,16 +44,16 @@ class Checked(Record):
 
     platform_api: str
     lifecycle: str | None
-    """The phases' version; None where there is no binary to ask."""
+    """The phases' version; None if there is no binary to ask."""
     wrapped: tuple[str, ...]
-    """The phases in whose place the shim is."""
+    """The phases that have a drop-in."""
     build: str | None
     certainty: str | None
     evidence: str | None
     run_image: str | None
     reference: str | None
     image_id: str | None
-    engine: About | None
+    daemon: About | None
     scenario: str
     restorer: str
     """What the bare restorer does."""
@@ -62,11 +64,11 @@ class Checked(Record):
     findings: tuple[Finding, ...]
 
     def as_values(self) -> dict[str, object]:
-        """Return all as what JSON can hold; what isn't known is left out."""
+        """Return all as what JSON can hold; what is not known is left out."""
         values: dict[str, object] = {"schema": SCHEMA, "phase": "check"}
         values.update((name, value) for name, value in fields(self).items() if value is not None)
-        if self.engine is not None:
-            values["engine"] = fields(self.engine)
+        if self.daemon is not None:
+            values["daemon"] = fields(self.daemon)
         values["findings"] = [fields(finding) for finding in self.findings]
         return values
 
@@ -81,196 +83,200 @@ def check(call: Invocation, chosen: Settings, lifecycle: str, registry: bool) ->
         registry: ask the registry too, through the daemon.
 
     """
-    return _Check(call, chosen, lifecycle).check(registry)
+    log = Log("error")
+    seen = gather(call, chosen, log)
+    if seen.address is None:
+        seen = with_daemon(seen, call, chosen).but(detail=seen.detail)
+    assert seen.address is not None
+    session = Session(seen.address, chosen.timeout, call.variables)
+    asked = _asked(seen, session)
+    version = _version(lifecycle)
+    scenario = scenario_of(seen.facts, version)
+    foreseen = _Foreseen(asked, scenario)
+    _, end = policy.settle(seen, foreseen)
+    wrapped = tuple(phase for phase in WRAPPED if os.path.lexists(os.path.join(lifecycle, f"{phase}.real")))
+    silent = asked.facts.daemon not in ("has", "lacks")
+    about = None if silent and asked.name else session.about() if seen.address.state == "unasked" else None
+    sure = certainty(asked.facts)
+    known = None if asked.facts.build == "unknown" else asked.facts.build
+    findings = _Findings(call, asked, session)
+    findings.about_files(log.warnings)
+    findings.about_daemon(about)
+    findings.about_installation(wrapped, version)
+    if registry and asked.before is not None and asked.before.image and asked.facts.daemon in ("has", "lacks"):
+        findings.about_registry(chosen.timeout)
+    return Checked(
+        platform_api=call.platform_api,
+        lifecycle=".".join(map(str, version)) if version else None,
+        wrapped=wrapped,
+        build=known or ("daemon" if sure == "likely" else None),
+        certainty=sure if asked.before else None,
+        evidence=asked.evidence or ("the daemon" if sure == "likely" else None),
+        run_image=asked.name or None,
+        reference=asked.before.reference if asked.before else None,
+        image_id=asked.image_id,
+        daemon=about,
+        scenario=scenario.name,
+        restorer=scenario.restorer,
+        row=end.name,
+        outcome=end.outcome,
+        shim="; ".join((*foreseen.done, end.does)),
+        findings=tuple(findings.found),
+    )
 
 
-class _Check(Look):
-    """One look at everything."""
+def _asked(seen: Seen, session: Session) -> Seen:
+    """Return what is known after the daemon was asked, if there is one: for the name, or only whether it answers."""
+    if seen.facts.daemon != "unasked":
+        return seen
+    if seen.name:
+        return with_image(seen, session)
+    try:
+        session.ask(lambda _: None)
+    except Unreachable as problem:
+        return seen.but(facts=seen.facts.but(daemon="silent"), detail=problem.with_tip)
+    return seen
 
-    def __init__(self, call: Invocation, chosen: Settings, lifecycle: str) -> None:
-        super().__init__(call, chosen, voice({**call.environ, "CNB_LOG_LEVEL": "error"}, {}))
-        self.lifecycle = lifecycle
-        self.findings: list[Finding] = []
-        self.wrapped = tuple(phase for phase in WRAPPED if os.path.lexists(os.path.join(lifecycle, f"{phase}.real")))
 
-    def check(self, registry: bool) -> Checked:
-        self.look()
-        self._find_bad_files()
-        if self.address is None:
-            self.find_engine()
-        if self.facts.engine == "unasked":
-            if self.name():
-                self.settle(self.ask_for_name())
-            else:
-                self._ask_whether_it_answers()
-        version = self._version()
-        about = self.about_engine()
-        self._find_in_engine(about)
-        self._find_in_installation()
-        self._find_needless(version)
-        if registry and self.daemon is not None and self.before is not None and self.before.image:
-            self._find_in_registry()
-        scenario = scenario_of(self.facts, version)
-        row = self._foresee(scenario)
-        found = self.before
-        known = None if self.facts.build == "unsaid" else self.facts.build
-        return Checked(
-            platform_api=self.call.platform_api,
-            lifecycle=".".join(map(str, version)) if version else None,
-            wrapped=self.wrapped,
-            build=known or ("daemon" if policy.certainty(self.facts) == "likely" else None),
-            certainty=policy.certainty(self.facts) if found else None,
-            evidence=self.by or ("the engine" if policy.certainty(self.facts) == "likely" else None),
-            run_image=self.name() or None,
-            reference=found.reference if found else None,
-            image_id=self.id,
-            engine=about,
-            scenario=scenario.name,
-            restorer=scenario.restorer,
-            row=row.number,
-            outcome=row.verdict.outcome,
-            shim=self._in_words(row),
-            findings=tuple(self.findings),
+class _Foreseen:
+    """The world in which nothing is run: the restorer does what its scenario says, and a pull works."""
+
+    def __init__(self, asked: Seen, scenario: Scenario) -> None:
+        self._asked = asked
+        self._scenario = scenario
+        self.done: list[str] = []
+
+    def do(self, step: Step, seen: Seen) -> Seen:
+        """Return what would be known after a step."""
+        self.done.append(step.does)
+        answer = self._asked.facts.daemon
+        if step.action == "ask-name":
+            return seen.but(facts=seen.facts.but(daemon=answer), image_id=self._asked.image_id)
+        if step.action == "pull":
+            return seen.but(facts=seen.facts.but(daemon="has", pull_tried=True))
+        if step.action == "ask-reference":
+            return seen.but(facts=seen.facts.but(resolves="nowhere"))
+        rewrites = step.lookup and self._scenario.name == "rewrite"
+        facts = seen.facts.but(
+            run="as-called" if step.lookup else "without-lookup",
+            status="succeeded",
+            touched=True,
+            rewritten=rewrites,
+            reference="digest" if rewrites else seen.facts.reference,
         )
+        return seen.but(facts=facts.but(daemon=answer) if step.asks else facts, image_id=self._asked.image_id)
 
-    def _foresee(self, scenario: Scenario) -> Row:
-        """Follow the rows as a run would, with a restorer that does what its scenario says and a pull that works."""
-        facts = self.facts
-        row = policy.decide(facts)
-        if facts.engine in ("has", "lacks") and facts.build == "daemon" and facts.status == "not-run":
-            pulled = self._would_be_pulled()
-            facts = facts.but(pull_tried=pulled or facts.policy == "always", engine="has" if pulled else facts.engine)
-            row = policy.decide(facts)
-        while row.verdict.run == "parent":
-            rewritten = row.verdict.lookup and scenario.name == "rewrite"
-            facts = facts.but(
-                status="ended-well",
-                rewritten=rewritten,
-                touched=True,
-                reference="digest" if rewritten else facts.reference,
-                resolves="nowhere" if rewritten else "unasked",
-            )
-            row = policy.decide(facts)
-        return row
 
-    def _would_be_pulled(self) -> bool:
-        return self.facts.build == "daemon" and self.facts.engine == "lacks" and self.facts.policy != "never"
+class _Findings:
+    """What is wrong, collected."""
 
-    def _in_words(self, row: Row) -> str:
-        return f"{row.when}: {row.then}".replace("*ID*", f"the ID {(self.id or '')[:12]}".rstrip())
-
-    # What is wrong.
+    def __init__(self, call: Invocation, asked: Seen, session: Session) -> None:
+        self._call = call
+        self._seen = asked
+        self._session = session
+        self.found: list[Finding] = []
 
     def _find(self, severity: Severity, what: str, do: str) -> None:
-        self.findings.append(Finding(severity=severity, what=what, do=do))
+        self.found.append(Finding(severity=severity, what=what, do=do))
 
-    def _find_bad_files(self) -> None:
-        if "broken" in (self.facts.group, self.facts.analyzed):
-            self._find("error", self.detail, "the restorer can't read it either: let the phase before write it anew")
-        for warning in self.warnings:
-            self._find("warning", warning, "let the wrapped analyzer write the note anew")
-        if self.facts.analyzed == "missing" or self.facts.group == "missing":
-            path = self.call.group if self.facts.group == "missing" else self.call.analyzed
+    def about_files(self, warnings: list[str]) -> None:
+        facts, call = self._seen.facts, self._call
+        if "broken" in (facts.group, facts.analyzed):
+            self._find("error", self._seen.detail, "the restorer can't read it either: rerun the preceding phase")
+        for warning in warnings:
+            self._find("warning", warning, "let the wrapped analyzer write the note again")
+        if "missing" in (facts.analyzed, facts.group):
+            path = call.group if facts.group == "missing" else call.analyzed
             self._find(
-                "warning", f"there is no {path}", "check again between the detector and the restorer, or give --layers"
+                "warning", f"{path} not found", "run check between the detector and the restorer, or pass --layers"
             )
-        elif self.facts.analyzed == "readable" and not self.facts.run_image:
-            self._find("error", f"{self.call.analyzed} has no [run-image]", "look at what the analyzer said")
-        if self.facts.api == "unset":
-            self._find("warning", "CNB_PLATFORM_API isn't set", "give --platform-api as the platform does")
-        if "build-image" in self.call.flags or self.call.environ.get("CNB_BUILD_IMAGE"):
+        elif facts.analyzed == "readable" and not facts.run_image:
+            self._find("error", f"{call.analyzed} has no [run-image]", "see what the analyzer said")
+        if facts.api == "unset":
+            self._find("warning", "CNB_PLATFORM_API is not set", "pass --platform-api as the platform does")
+        if "build-image" in call.flags or call.variables.get("CNB_BUILD_IMAGE"):
             self._find(
-                "note", "given -build-image, the restorer asks the registry for that image", "leave it out for never"
+                "note",
+                "given -build-image, the restorer asks the registry for that image",
+                "leave it out if no registry must be asked",
             )
 
-    def _ask_whether_it_answers(self) -> None:
-        assert self.address is not None
-        address = self.address
-        try:
-            self.daemon = self.ask(lambda: engine.Daemon(address, self.settings.timeout, self.call.environ))
-        except Unreachable as problem:
-            self.detail = str(problem)
-            self.facts = self.facts.but(engine="silent")
-
-    def _find_in_engine(self, about: About | None) -> None:
-        state, for_daemon = self.facts.engine, self.facts.build == "daemon"
+    def about_daemon(self, about: About | None) -> None:
+        state, for_daemon, name = self._seen.facts.daemon, self._seen.facts.build == "daemon", self._seen.name
         severity: Severity = "warning" if for_daemon else "note"
+        address = self._seen.address
+        matter = self._seen.detail if state == "silent" else address.detail if address else ""
         if state == "absent":
-            self._find(
-                severity, self.detail or "there is no daemon's socket", "mount it, or the reference stays the name"
-            )
+            self._find(severity, matter, "mount the socket, or the reference stays the name")
         elif state == "denied":
-            self._find(severity, self.detail, "give the phase's user a right to it, or the reference stays the name")
+            self._find(severity, matter, "give the phase's user permission, or the reference stays the name")
         elif state == "silent":
-            self._find(severity, self.detail, "start the daemon, or give its address with --docker-host")
-        if state in ("absent", "denied", "silent") and self.call.variable("CNB_USE_DAEMON"):
+            self._find(severity, matter, "start the daemon, or pass its address with --docker-host")
+        if state in ("absent", "denied", "silent") and self._call.variable("CNB_USE_DAEMON"):
             self._find(
-                "warning", "CNB_USE_DAEMON is set, and there is no daemon to use", "mount its socket, or unset it"
+                "warning", "CNB_USE_DAEMON is set, but no daemon can be used", "mount the daemon's socket, or unset it"
             )
-        if self._would_be_pulled():
-            self._find(
-                "warning", f"{self.name()} isn't in the daemon and would be pulled", f"docker pull {self.name()}"
-            )
-        elif state == "lacks" and self.before is not None and self.before.image:
-            self._find(
-                "error" if for_daemon else "note", f"{self.name()} isn't in the daemon", f"docker pull {self.name()}"
-            )
-        if state == "has" and self.daemon is not None:
-            daemon, name = self.daemon, self.name()
-            try:
-                self._find_architecture(*self.ask(lambda: (daemon.platform_of(name), daemon.platform())))
-            except Unreachable as problem:
-                self._find("note", f"the architecture can't be told: {problem}", "nothing")
+        if state == "lacks" and self._seen.before is not None and self._seen.before.image:
+            self._find_lacking(name, for_daemon)
+        if state == "has":
+            self._find_platform(name)
         if about is not None and about.store == "containerd":
-            self._find(
-                "note", "the daemon has the containerd image store, whose image ID is the index digest", "nothing"
-            )
+            self._find("note", "with the containerd image store, an image's ID is its index digest", "nothing")
         if about is not None and about.name == "Podman":
-            self._find("note", "Podman knows an image by its architecture's digest too", "nothing: fewer rewrites hurt")
+            self._find("note", "Podman also finds an image by the digest for its architecture", "nothing")
 
-    def _find_architecture(self, image: str, daemon: str) -> None:
-        if image != daemon:
-            self._find("error", f"{self.name()} is for {image}, the daemon for {daemon}", f"docker pull {self.name()}")
+    def _find_lacking(self, name: str, for_daemon: bool) -> None:
+        if for_daemon and self._seen.facts.pull_policy != "never":
+            self._find("warning", f"{name} is not in the daemon and would be pulled", f"docker pull {name}")
+        else:
+            self._find("error" if for_daemon else "note", f"{name} is not in the daemon", f"docker pull {name}")
 
-    def _find_in_registry(self) -> None:
-        assert self.daemon is not None
-        daemon, name = self.daemon, self.name()
-        asked = engine.Inquiry(lambda: daemon.registry_digest(name))
+    def _find_platform(self, name: str) -> None:
         try:
-            digest = asked.answer(self.settings.timeout)  # a time limit of its own: the registry may be far
-            known = self.ask(lambda: daemon.digests_of(name)) if self.facts.engine == "has" else [digest]
+            image, daemon = self._session.ask(lambda daemon: (daemon.platform_of(name), daemon.platform()))
         except Unreachable as problem:
-            what = f"the registry doesn't have {name} or can't be asked: {problem}"
+            self._find("note", f"the platform of {name} is unknown: {problem}", "nothing")
+            return
+        if image != daemon:
+            self._find("error", f"{name} is for {image}, the daemon for {daemon}", f"docker pull {name}")
+
+    def about_registry(self, timeout: float) -> None:
+        name = self._seen.name
+        asked = self._session.begin(lambda daemon: daemon.registry_digest(name))
+        try:
+            digest = asked.answer(timeout)  # a time limit of its own: the registry may be far
+            has = self._seen.facts.daemon == "has"
+            known = self._session.ask(lambda daemon: daemon.digests_of(name)) if has else [digest]
+        except Unreachable as problem:
+            what = f"the registry does not have {name}, or can't be asked: {problem}"
             self._find("note", what, "nothing, in a daemon build")
             return
         if not any(digest in one for one in known):
             self._find(
                 "warning",
                 f"the registry has another image under {name}: {digest}",
-                f"docker pull {name} if that is the one you want; the shim keeps the daemon's",
+                f"docker pull {name} if you want that one; the shim keeps the daemon's",
             )
 
-    def _find_in_installation(self) -> None:
-        wrapped = self.wrapped
+    def about_installation(self, wrapped: tuple[str, ...], version: Version) -> None:
         if wrapped and len(wrapped) < len(WRAPPED):
             bare = ", ".join(phase for phase in WRAPPED if phase not in wrapped)
             self._find(
-                "warning", f"the shim is in the place of {', '.join(wrapped)} but not of {bare}", "wrap all three"
+                "warning", f"there are drop-ins for {', '.join(wrapped)}, but not for {bare}", "wrap all three phases"
             )
-
-    def _find_needless(self, version: Version) -> None:
-        if self.facts.api == "newer":
-            self._find("note", "at Platform API 0.12 and later the restorer takes -daemon", "the shim isn't needed")
+        if self._seen.facts.api == "newer":
+            self._find("note", "at Platform API 0.12 and later the restorer takes -daemon", "the shim is not needed")
         elif version is not None and version < (0, 17):
-            self._find("note", "lifecycles up to 0.16 don't rewrite the run image", "the shim isn't needed")
+            self._find("note", "lifecycles up to 0.16 don't rewrite the run image", "the shim is not needed")
 
-    def _version(self) -> Version:
-        """Ask the restorer's binary, where it is there, for its version."""
-        for name in ("restorer.real", "restorer", "lifecycle"):
-            path = os.path.join(self.lifecycle, name)
-            if os.path.exists(path):
-                return _version_of(path)
-        return None
+
+def _version(lifecycle: str) -> Version:
+    """Ask the restorer's binary, if it is there, for its version."""
+    for name in ("restorer.real", "restorer", "lifecycle"):
+        path = os.path.join(lifecycle, name)
+        if os.path.exists(path):
+            return _version_of(path)
+    return None
 
 
 def _version_of(path: str) -> Version:
@@ -279,36 +285,37 @@ def _version_of(path: str) -> Version:
             [path, "-version"],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=10,
             check=False,
+            stdin=subprocess.DEVNULL,
             env={**os.environ, "CNB_PLATFORM_API": "0.11"},
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    number = re.match(r"(\d+)\.(\d+)\.(\d+)", told)
+    number = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", told)
     return tuple(map(int, number.groups())) if number else None
 
 
 def lines_of(checked: Checked) -> list[str]:
-    """Return what was found, for people."""
-    build = {"daemon": "for a daemon", "registry": "for a registry", None: "not told"}[checked.build]
-    by = f", by {checked.evidence}" if checked.evidence else ""
+    """Return what was found, for a person."""
+    build = {"daemon": "daemon build", "registry": "registry build", None: "unknown"}[checked.build]
+    sure = f" ({checked.certainty}, by {checked.evidence})" if checked.build else ""
     lines = [
-        f"Platform API   {checked.platform_api or 'unset'}",
-        f"lifecycle      {checked.lifecycle or 'not there to be asked'}",
-        f"wrapped        {', '.join(checked.wrapped) or 'none of the phases'}",
-        f"build          {build} ({checked.certainty or 'nothing to tell by'}{by})",
-        f"run image      {checked.run_image or 'none'}",
-        f"reference      {checked.reference or 'empty'}",
+        f"Platform API:     {checked.platform_api or 'unset'}",
+        f"lifecycle:        {checked.lifecycle or 'not found'}",
+        f"drop-ins:         {', '.join(checked.wrapped) or 'none'}",
+        f"build type:       {build}{sure}",
+        f"run image:        {checked.run_image or 'none'}",
+        f"reference:        {checked.reference or 'empty'}",
     ]
-    if checked.engine is not None:
-        store = f", image store {checked.engine.store}" if checked.engine.store else ""
-        lines.append(f"daemon         {checked.engine.name} {checked.engine.version}{store}")
+    if checked.daemon is not None:
+        store = f", image store {checked.daemon.store}" if checked.daemon.store else ""
+        lines.append(f"daemon:           {checked.daemon.name} {checked.daemon.version}{store}")
     if checked.image_id:
-        lines.append(f"its image      {checked.image_id}")
+        lines.append(f"image ID:         {checked.image_id}")
     lines += [
-        f"the restorer   {checked.restorer.replace('**', '')}",
-        f"the shim       row {checked.row}, {checked.shim}: {checked.outcome}",
+        f"without the shim: the restorer {checked.restorer.replace('**', '')}",
+        f"with the shim:    it {checked.shim} [{checked.outcome}]",
     ]
-    lines += [f"{finding.severity}: {finding.what}\n  what to do: {finding.do}" for finding in checked.findings]
-    return lines
+    return lines + [f"{finding.severity}: {finding.what}\n  {finding.do}" for finding in checked.findings]

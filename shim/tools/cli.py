@@ -105,7 +105,7 @@ def _call(phase: str, platform_api: str | None, **flags: str | None) -> invocati
     """Return a phase's call that says where the files are, without a phase to run."""
     arguments = [part for flag, value in flags.items() if value is not None for part in (f"-{flag}", value)]
     environ = {**os.environ, "CNB_PLATFORM_API": platform_api or ""}
-    return invocation.read("", [phase, *arguments], environ)
+    return invocation.read([phase, *arguments], environ)
 
 
 def _settings(**options: object) -> settings.Settings:
@@ -166,10 +166,10 @@ def repair(
     chosen = _settings(
         daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout, report=report, strict=strict
     )
-    wishes = fix.Wishes(
+    choices = fix.Choices(
         snapshot=snapshot_ or fix.default_snapshot(call.analyzed), dry_run=dry_run, diff=diff, exit_code=exit_code
     )
-    raise typer.Exit(fix.fix(call, chosen, wishes))
+    raise typer.Exit(fix.fix(call, chosen, choices))
 
 
 @app.command()

@@ -1,39 +1,44 @@
 """The CI step, for scripts that can't put `run --` before a phase: `snapshot` before the restorer, `fix` after it.
 
-`fix` acts by the exporter's rows, 9 and 10, on what is known or likely of the build; nothing is run.
+`fix` acts by the exporter's rows, if it is known or likely what the build exports to; no phase is run.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
+from shim import policy
+from shim.daemon.session import Session
 from shim.errors import BrokenFile, EditRefused, MissingFile, NotRepaired, WrongUse
 from shim.layers import analyzed, files
-from shim.phase.gather import Look, with_tip
-from shim.phase.log import voice
-from shim.phase.report import write_report
-from shim.policy import rows as policy
+from shim.phase.gather import Seen, ask, clues, sentence, with_daemon, with_image
+from shim.phase.log import log_for
+from shim.phase.report import report_of, write_report
+from shim.phase.wrap import unrepaired
+from shim.policy.evidence import certainty, weigh
+from shim.policy.facts import Facts
 from shim.record import Record
 
 if TYPE_CHECKING:
     from shim.layers.analyzed import Analyzed
     from shim.phase.invocation import Invocation
+    from shim.phase.log import Log
     from shim.phase.settings import Settings
-    from shim.policy.facts import Certainty
-    from shim.policy.rows import Row
+    from shim.policy.row import End, Step
 
 
-class Wishes(Record):
-    """What `fix` was asked for beside its settings."""
+class Choices(Record):
+    """What `fix` takes beside the settings."""
 
     snapshot: str
     """Where the snapshot is, if there is one."""
     dry_run: bool = False
     diff: bool = False
     exit_code: bool = False
-    """Exit 1 where something was changed, or would be, as `git diff --exit-code` does."""
+    """Exit with 1 if something was changed, or would be, as `git diff --exit-code` does."""
 
 
 def default_snapshot(path: str) -> str:
@@ -57,174 +62,178 @@ def snapshot(call: Invocation, to: str) -> None:
     try:
         files.replace(to, found.data, found.about.st_mode & 0o7777, rights=call.rights)
     except OSError as problem:
-        raise EditRefused(f"{to} can't be written: {problem.strerror}", "give another place with --to") from None
+        raise EditRefused(f"{to} can't be written: {problem.strerror}", "choose another path with --to") from None
 
 
-def fix(call: Invocation, chosen: Settings, wishes: Wishes) -> int:
-    """Put `run-image.reference` right for the export, and return the exit code.
+def fix(call: Invocation, chosen: Settings, choices: Choices) -> int:
+    """Repair `run-image.reference` for the export, and return the exit code.
 
     Args:
         call: an exporter's call that says where the files are and which Platform API it is.
         chosen: the shim's settings.
-        wishes: what else was asked for.
+        choices: what else was asked for.
 
     Raises:
         MissingFile, BrokenFile: there is no analyzed.toml that can be read.
-        WrongUse: it is known to be a registry build, or nothing says that it is a daemon build.
-        NotRepaired: it couldn't be put right, under `--strict`.
+        WrongUse: it is known to be a registry build, or nothing indicates a daemon build.
+        NotRepaired: it couldn't be repaired, under `--strict`.
 
     """
-    return _Fix(call, chosen, wishes).run()
+    return _Fix(call, chosen, choices).run()
 
 
-class _Fix(Look):
-    """One repair."""
+class _Fix:
+    """One repair: the world in which only the daemon is asked."""
 
-    def __init__(self, call: Invocation, chosen: Settings, wishes: Wishes) -> None:
-        super().__init__(call, chosen, voice(call.environ, call.flags))
-        self.wishes = wishes
-        self.certainty: Certainty = "unknown"
-        self.pristine: Analyzed | None = None
+    def __init__(self, call: Invocation, chosen: Settings, choices: Choices) -> None:
+        self._began = time.monotonic()
+        self._call = call
+        self._settings = chosen
+        self._choices = choices
+        self._log: Log = log_for(call.environ, call.flags)
+        self._session: Session | None = None
 
     def run(self) -> int:
-        if self.call.api == "affected":
-            self.before = self.now = analyzed.read(self.call.analyzed, self.call.rights)
-            self._compare()
-            self._weigh()
-        row = policy.decide(self.facts)
-        while row.verdict.step != "nothing":
-            if row.verdict.step == "ask-name":
-                self.settle(self.ask_for_name())
-            else:
-                self.ask_for_reference()
-            row = policy.decide(self.facts)
-        return self._finish(row)
+        seen = Seen(facts=Facts(phase="exporter", api=self._call.api))
+        before: Analyzed | None = None
+        if self._call.api == "affected":
+            before = self._snapshot()
+            seen = self._weigh(self._look(before), before)
+        seen, row = policy.settle(seen, self)
+        return self._finish(row, seen, before)
 
-    def _compare(self) -> None:
-        """Take in what the snapshot tells: the name, where it isn't in analyzed.toml."""
-        assert self.now is not None
-        now = self.now
+    def do(self, step: Step, seen: Seen) -> Seen:
+        """Ask the daemon, and return what is known then."""
+        return ask(step, seen, self._questions(seen))
+
+    def _questions(self, seen: Seen) -> Session:
+        if self._session is None:
+            assert seen.address is not None
+            self._session = Session(seen.address, self._settings.timeout, self._call.variables)
+        return self._session
+
+    def _snapshot(self) -> Analyzed | None:
         try:
-            self.pristine = analyzed.read(self.wishes.snapshot, self.call.rights)
+            return analyzed.read(self._choices.snapshot, self._call.rights)
         except MissingFile:
-            pass
+            return None
         except BrokenFile as problem:
-            self.warn(with_tip(problem))
+            self._log.write("warn", problem.with_tip)
+            return None
+
+    def _look(self, before: Analyzed | None) -> Seen:
+        """Return what the files say; the name is the snapshot's reference, if analyzed.toml has none."""
+        now = analyzed.read(self._call.analyzed, self._call.rights)
         name = now.image
-        if not name and self.pristine and self.pristine.kind == "name" and now.kind in ("digest", "empty"):
-            name = self.pristine.reference
-        self.now = self.before = now.but(image=name)
-        self.facts = self.facts.but(run_image=now.run_image, image=bool(name), reference=now.kind)
+        if not name and before and before.kind == "name" and now.kind in ("digest", "empty"):
+            name = before.reference
+        now = now.but(image=name)
+        facts = Facts(phase="exporter", run_image=now.run_image, image=bool(name), reference=now.kind)
+        return Seen(facts=facts, before=now, now=now)
 
-    def _weigh(self) -> None:
-        """Say which build it is; where nothing does, ask the daemon for the name, as the restorer's wrapper would."""
-        assert self.now is not None
-        clues = self.clues(self.now)
-        if clues.marker is None and self.pristine is not None:
-            clues = clues.but(marker=self.pristine.marker)
-        evidence = policy.weigh(clues)
-        self.by = evidence.by
-        if evidence.build != "unsaid":
-            self.certainty = "known"
-            self.facts = self.facts.but(build=evidence.build)
-            self._refuse_registry_build()
-            if evidence.build == "daemon" and self._has_something_to_ask():
-                self.find_engine()
-            return
-        if not self.facts.image or self.facts.reference == "name":
-            return  # the exporter takes it as it is, in either build
-        self.find_engine()
-        if self.facts.engine == "unasked":
-            self.settle(self.ask_for_name())
-        if self.facts.engine not in ("has", "denied"):
+    def _weigh(self, seen: Seen, before: Analyzed | None) -> Seen:
+        """Return what the build exports to; if nothing says so, by asking the daemon for the name."""
+        found = clues(seen, self._call, self._settings, self._log)
+        if found.marker is None and before is not None:
+            found = found.but(marker=before.marker)
+        build, by = weigh(found)
+        if build != "unknown":
+            seen = seen.but(facts=seen.facts.but(build=build), evidence=by)
+            self._refuse_registry_build(seen)
+            asks = build == "daemon" and seen.facts.image and seen.facts.reference in ("digest", "empty")
+            return with_daemon(seen, self._call, self._settings) if asks else seen
+        if not seen.facts.image or seen.facts.reference == "name":
+            return seen  # the exporter takes it as it is, in either build
+        seen = with_daemon(seen, self._call, self._settings)
+        if seen.facts.daemon == "unasked":
+            seen = with_image(seen, self._questions(seen))
+        if certainty(seen.facts) != "likely":
             raise WrongUse(
-                f"nothing says whether {self.call.analyzed} is of a daemon build ({self.detail})",
-                "give --daemon if it is; a build for a registry doesn't need this step",
+                f"nothing indicates whether {self._call.analyzed} is of a daemon build ({seen.detail})",
+                "pass --daemon if it is; a registry build doesn't need this step",
             )
-        self.certainty = "likely"
-        self.by = "the engine"
-        self.facts = self.facts.but(build="daemon")
+        return seen.but(facts=seen.facts.but(build="daemon"), evidence="the daemon")
 
-    def _has_something_to_ask(self) -> bool:
-        return self.facts.image and self.facts.reference in ("digest", "empty")
-
-    def _refuse_registry_build(self) -> None:
-        healing = self.facts.image and self.facts.reference in ("id", "empty")
-        if self.facts.build == "registry" and not healing:
+    def _refuse_registry_build(self, seen: Seen) -> None:
+        heals = seen.facts.image and seen.facts.reference in ("id", "empty")
+        if seen.facts.build == "registry" and not heals:
             raise WrongUse(
-                f"{self.call.analyzed} is of a build for a registry, by {self.by}, where the digest is right",
-                "leave this step out there, or give --daemon if it is a daemon build",
+                f"{self._call.analyzed} is of a registry build (by {seen.evidence}), in which the digest is right",
+                "leave this step out there, or pass --daemon if it is a daemon build",
             )
 
-    def _finish(self, row: Row) -> int:
-        row, changed = self._change(row)
-        sentence = self.sentence(row)
-        failed = self.settings.strict and row.verdict.outcome in policy.FAILING
-        code = NotRepaired.exit_code if failed else int(changed and self.wishes.exit_code)
-        if row.verdict.level in ("warn", "error"):
-            self.warnings.append(sentence)
-        would = "would be " if changed and self.wishes.dry_run else ""
-        level = "info" if row.verdict.level == "debug" else row.verdict.level
-        if self.call.api == "unset":
-            level = "warn"
-            sentence += ": give --platform-api or CNB_PLATFORM_API, as the phases get it"
-        self.voice.say(level, f"{sentence}: {would}{row.verdict.outcome}")
-        self._report(row, changed, code)
-        if not self.wishes.dry_run and self.pristine is not None and row.verdict.outcome != "unrepaired":
+    def _finish(self, row: End, seen: Seen, before: Analyzed | None) -> int:
+        row, seen, changed = self._write(row, seen)
+        failed = self._settings.strict and row.outcome in policy.FAILING
+        code = NotRepaired.exit_code if failed else int(changed and self._choices.exit_code)
+        words = sentence(row, seen, self._call)
+        level = "info" if row.level == "debug" else row.level
+        if self._call.api == "unset":
+            level, words = "warn", f"{words} (pass --platform-api or set CNB_PLATFORM_API, as for the phases)"
+        if changed and self._choices.dry_run:
+            words += " (dry run: nothing was changed)"
+        self._log.write(level, words, row.outcome)
+        self._report(row, seen, before, changed, code)
+        if not self._choices.dry_run and before is not None and row.outcome != "unrepaired":
             self._remove_snapshot()
         return code
 
-    def _remove_snapshot(self) -> None:
+    def _write(self, row: End, seen: Seen) -> tuple[End, Seen, bool]:
+        """Write or show what the row says; return whether that is a change."""
+        if row.write == "nothing":
+            return row, seen, False
+        assert seen.now is not None
+        reference = (seen.image_id if row.write == "id" else seen.now.image) or ""
         try:
-            with self.call.rights.within(os.path.dirname(self.wishes.snapshot)):
-                os.unlink(self.wishes.snapshot)
-        except OSError as problem:
-            self.voice.say("warn", f"{self.wishes.snapshot} can't be removed: {problem.strerror}")
-
-    def _change(self, row: Row) -> tuple[Row, bool]:
-        """Do or show what is to be written; say whether that is a change."""
-        if row.verdict.write == "nothing":
-            return row, False
-        assert self.now is not None
-        reference = (self.id if row.verdict.write == "id" else self.now.image) or ""
-        try:
-            if self.wishes.diff or self.wishes.dry_run:
-                new = analyzed.edit(self.now.path, self.now.data, reference)
-                if self.wishes.diff:
-                    _show_diff(self.now, new)
-            if not self.wishes.dry_run:
-                analyzed.write_reference(self.now, reference, self.call.rights)
+            if self._choices.diff or self._choices.dry_run:
+                new = analyzed.edit(seen.now.path, seen.now.data, reference)
+                if self._choices.diff:
+                    _show_diff(seen.now, new)
+            if not self._choices.dry_run:
+                analyzed.write_reference(seen.now, reference, self._call.rights)
         except (EditRefused, MissingFile, BrokenFile) as problem:
-            return self.unrepaired(row, problem), False
-        changed = reference != self.now.reference
-        self.now = self.now.but(reference=reference)
-        return row, changed
+            return unrepaired(row), seen.but(detail=problem.with_tip), False
+        changed = reference != seen.now.reference
+        return row, seen.but(now=seen.now.but(reference=reference)), changed
 
-    def _report(self, row: Row, changed: bool, code: int) -> None:
-        before, now = self.before, self.now
-        if self.settings.report is None:
+    def _report(self, row: End, seen: Seen, before: Analyzed | None, changed: bool, code: int) -> None:
+        if self._settings.report is None:
             return
-        report = self.report_of(
+        known = "likely" if seen.evidence == "the daemon" else certainty(seen.facts)
+        report = report_of(
             row,
-            phase="fix",
-            certainty=self.certainty if before else None,
-            reference_before=self.pristine.reference if self.pristine else None,
-            reference_after=before.reference if before else None,
-            reference_final=now.reference if now else None,
+            seen,
+            self._call,
+            self._log,
+            self._session,
+            certainty=known if seen.before else None,
             exit_code=code,
             changed=changed,
-            dry_run=self.wishes.dry_run,
+            dry_run=self._choices.dry_run,
+            seconds=round(time.monotonic() - self._began, 3),
         )
-        write_report(self.settings.report, self.voice, report, self.call.rights)
+        report = report.but(
+            phase="fix",
+            reference_before=before.reference if before else None,
+            reference_after=seen.before.reference if seen.before else None,
+        )
+        write_report(self._settings.report, self._log, report, self._call.rights)
+
+    def _remove_snapshot(self) -> None:
+        try:
+            files.remove(self._choices.snapshot, self._call.rights)
+        except OSError as problem:
+            self._log.write("warn", f"{self._choices.snapshot} can't be removed: {problem.strerror}")
 
 
-def _show_diff(now: Analyzed, new: bytes) -> None:
+def _show_diff(found: Analyzed, new: bytes) -> None:
     """Print a unified diff to stdout, coloured on a terminal."""
     import difflib
 
-    old_lines, new_lines = (data.decode().splitlines(keepends=True) for data in (now.data, new))
+    old_lines, new_lines = (data.decode().splitlines(keepends=True) for data in (found.data, new))
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for line in difflib.unified_diff(old_lines, new_lines, now.path, f"{now.path} (fixed)"):
+    for line in difflib.unified_diff(old_lines, new_lines, found.path, f"{found.path} (fixed)"):
         colour = {"-": "31", "+": "32", "@": "36"}.get(line[0]) if coloured else None
         text = line.rstrip("\n")
         print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text)
+    sys.stdout.flush()

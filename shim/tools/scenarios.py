@@ -1,17 +1,18 @@
-"""When the restorer rewrites the run image, by lifecycle and kind of build: what lifecycle issue 1457 asks for.
+"""What the bare restorer does to the run image, by lifecycle and build (lifecycle issue 1457).
 
-Measured with lifecycles 0.17.7, 0.20.5 and 0.21.17. `check` says which row applies, and the page
-of the docs is rendered from these rows.
+Measured with lifecycles 0.17.7, 0.20.5 and 0.21.17. `check` says which row applies, and the page of the docs is
+rendered from these rows.
 """
 
 from __future__ import annotations
 
-from shim.policy.facts import Facts
 from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from shim.policy.facts import Facts
 
     Version = tuple[int, ...] | None
 
@@ -46,125 +47,127 @@ SCENARIOS: tuple[Scenario, ...] = (
         lifecycle="0.17 and later",
         when="Platform API 0.12 and later",
         holds=lambda f, _: f.api == "newer",
-        restorer="with `-daemon` asks the daemon and writes the image ID; without it asks the registry",
+        restorer="asks the daemon with `-daemon` and writes the image ID; without it, asks the registry",
         daemon="works",
         registry="works",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="older API",
         lifecycle="any",
         when="Platform API below 0.10, or unset",
         holds=lambda f, _: f.api in ("older", "unset"),
-        restorer="nothing",
+        restorer="leaves the run image alone",
         daemon="works",
         registry="works",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="no group",
         lifecycle="any",
-        when="there is no group.toml, or it can't be read",
+        when="group.toml is not found, or can't be read",
         holds=lambda f, _: f.group != "readable",
-        restorer="nothing",
+        restorer="leaves the run image alone",
         daemon="restore fails, exit status 1: `failed to read group file`",
         registry="the same",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="no extension",
         lifecycle="any",
         when="no image extension in the group",
         holds=lambda f, _: not f.extensions,
-        restorer="nothing",
+        restorer="leaves the run image alone",
         daemon="works",
         registry="works",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="no analyzed",
         lifecycle="any",
-        when="there is no analyzed.toml, it can't be read, or it has no `[run-image]`",
+        when="analyzed.toml is not found, can't be read, or has no `[run-image]`",
         holds=lambda f, _: f.analyzed != "readable" or not f.run_image,
-        restorer="nothing; where it can't be read: `Not using analyzed data, usable file not found`",
+        restorer="leaves the run image alone; if the file can't be read: "
+        "`Not using analyzed data, usable file not found`",
         daemon="export fails",
         registry="export fails",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="target known",
         lifecycle="any",
-        when="`run-image.target.os` is set, or `extend` is true",
-        holds=lambda f, _: f.target or f.extend,
-        restorer="nothing",
+        when="`run-image.target.os` is set",
+        holds=lambda f, _: f.target,
+        restorer="leaves the run image alone",
         daemon="works",
         registry="works",
         pull="no",
-        shim="nothing (1)",
+        shim="nothing (nothing-to-do)",
     ),
     Scenario(
         name="old lifecycle",
         lifecycle="0.16 and earlier",
         when="any extension",
         holds=lambda _, version: _before(version, 0, 17),
-        restorer="nothing",
+        restorer="leaves the run image alone",
         daemon="works",
         registry="works",
         pull="no",
-        shim="keeps the lookup away all the same, which changes nothing (2, 4)",
+        shim="skips the lookup all the same, which changes nothing (no-switch, daemon-build)",
     ),
     Scenario(
         name="empty reference",
         lifecycle="0.17",
         when="an extension switched the run image",
         holds=lambda f, version: _before(version, 0, 18) and f.image,
-        restorer='nothing, but the detector left `reference = ""`',
+        restorer='leaves the run image alone, but the detector left `reference = ""`',
         daemon="export fails, exit status 3: `run image not found in analyzed metadata`",
         registry="export fails, exit status 3: `run image not found in analyzed metadata`",
         pull="no; it wouldn't help",
-        shim="writes the ID or the name (3 to 7, 9, 10)",
+        shim="writes the ID or the name (all rows but nothing-to-do and no-switch)",
     ),
     Scenario(
         name="no switch, old lifecycle",
         lifecycle="0.17",
         when="an extension that switched nothing",
         holds=lambda _, version: _before(version, 0, 18),
-        restorer="nothing",
+        restorer="leaves the run image alone",
         daemon="works",
         registry="works",
         pull="no",
-        shim="keeps the lookup away all the same, which changes nothing (2)",
+        shim="skips the lookup all the same, which changes nothing (no-switch)",
     ),
     Scenario(
         name="crash",
         lifecycle="0.18 to 0.21",
-        when="an extension that switched nothing (`run-image.image` is absent)",
+        when="an extension that switched nothing (`run-image.image` is absent), `extend` or not",
         holds=lambda f, _: not f.image,
         restorer="crashes before it writes anything; `CNB_USE_DAEMON` doesn't help",
         daemon="restore fails, exit status 2: `panic: runtime error: invalid memory address "
         "or nil pointer dereference`",
         registry="the same",
         pull="no; it wouldn't help",
-        shim="keeps the lookup away (2)",
+        shim="skips the lookup (no-switch)",
     ),
     Scenario(
         name="rewrite",
         lifecycle="0.18 to 0.21",
-        when="an extension switched the run image",
+        when="an extension switched the run image, `extend` or not: no platform extends a run image at 0.10 and 0.11",
         holds=lambda f, _: f.image,
-        restorer="asks the **registry** for the name, and writes `repo@sha256:…` of this architecture; "
-        "fails with exit status 1, `failed to get run image NAME`, where the registry doesn't have it",
+        restorer="asks the **registry** for the name and writes `repo@sha256:…` for this architecture; "
+        "fails with exit status 1, `failed to get run image NAME`, if the registry doesn't have it",
         daemon="multi-arch image pulled by tag, tag that moved, or another image under the tag: export fails, "
         "exit status 62: `get run image top layer SHA: image has no layers`. Only in the daemon: restore fails. "
         "Single-arch image: works",
-        registry="works: there the digest is right",
-        pull="yes, by the new digest, and it is the registry's image then and not the daemon's; never with the shim",
-        shim="keeps the lookup away and writes the ID (4), keeps the name (5), or puts the rewrite right (6, 9)",
+        registry="works: the digest is right there",
+        pull="yes, by the new digest, and then it is the registry's image and not the daemon's; never with the shim",
+        shim="skips the lookup and writes the ID (daemon-build), keeps the name (daemon-out-of-reach), or sets the "
+        "reference back (likely, repairs)",
     ),
 )
 
