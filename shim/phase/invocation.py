@@ -34,7 +34,17 @@ _BOOLEANS = frozenset(
 _VALUED = frozenset(
     (
         *("analyzed", "app", "build-config", "build-image", "buildpacks", "cache-dir", "cache-image", "extended"),
-        *("extensions", "generated", "gid", "group", "insecure-registry", "kind", "launch-cache", "launcher"),
+        *(
+            "extensions",
+            "generated",
+            "gid",
+            "group",
+            "insecure-registry",
+            "kaniko-cache-ttl",
+            "kind",
+            "launch-cache",
+            "launcher",
+        ),
         *("launcher-sbom", "layers", "layout-dir", "log-level", "order", "plan", "plan-path", "platform"),
         *("previous-image", "process-type", "project-metadata", "report", "run", "run-image", "stack", "tag", "uid"),
     )
