@@ -165,7 +165,6 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("exit statuses, signals, streams, environment", "test_process.py"),
     ("planted links, pipes and files, with root's rights and the user's", "test_rights.py"),
     ("reading and editing analyzed.toml and group.toml, and fuzzing it", "test_files.py"),
-    ("the line reader: exactly what it takes, as what, and what it leaves to tomllib", "test_plain.py"),
     ("any document and any arguments, by fuzzing", "test_properties.py"),
     ("a phase's flags and environment", "test_invocation.py"),
     ("the CI step", "test_fix.py"),

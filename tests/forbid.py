@@ -11,7 +11,11 @@ import os
 import platform
 import sys
 
-NUMBERS = {"memfd_create": {"x86_64": 319, "aarch64": 279}}
+NUMBERS = {
+    "memfd_create": {"x86_64": 319, "aarch64": 279},
+    "setgroups": {"x86_64": 116, "aarch64": 159},
+    "setresuid": {"x86_64": 117, "aarch64": 147},
+}
 _NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shim.errors import EditRefused
-from shim.layers import analyzed, group
+from shim.layers import group
 from shim.phase.invocation import read
 from tests.conftest import ID, SHIM, Layers, Shim
-from tests.test_files import SCALE
+from tests.test_files import SCALE, edited_as
 from tests.test_process import program
 
 LOOKALIKES = [
@@ -150,7 +150,7 @@ def test_an_edit_changes_the_one_value_of_any_document(document: tuple[str, str,
     data = text.encode()
     whole = parsed(text)
     try:
-        edited = analyzed.edit("f", data, ID).decode()
+        edited = edited_as(data, ID).decode()
     except EditRefused:
         assert style in ("inline", "dotted", "target first", "spaced") or whole["run-image"].get("reference") is None, (
             text
@@ -192,7 +192,7 @@ def test_a_huge_document(by: str, megabytes: int) -> None:
         "".join(block % n for n in range(megabytes * 7_000)) + f"[run-image]\n  reference = {name}\n  image = {name}\n"
     )
     assert len(text) > megabytes * 1_000_000
-    edited = analyzed.edit("f", text.encode(), ID).decode()
+    edited = edited_as(text.encode(), ID).decode()
     assert edited == text.replace(f"reference = {name[:5]}", f'reference = "{ID}"')
 
     entry = f"[[group]]\n  id = {key}\n  optional = true\n"

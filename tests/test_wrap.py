@@ -202,7 +202,7 @@ def test_a_warning_is_coloured_on_a_terminal_unless_it_must_not_be(
 ) -> None:
     layers.write("r:1", "r:1")
     phase = program(tmp_path / "restorer", "#!/bin/sh\n")
-    layers.group.write_text("not TOML")
+    layers.group.write_text("group-extensions = 3\n")
     for environ, coloured in (({}, True), ({"CNB_NO_COLOR": "true"}, False), ({"NO_COLOR": "1"}, False)):
         _, seen = on_a_terminal([*SHIM, "run", "--daemon", "--", str(phase)], {**shim.env, **environ})
         assert (b"\x1b[33mWarning: \x1b[0m" in seen) is coloured, seen

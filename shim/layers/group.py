@@ -1,31 +1,38 @@
 """group.toml, and group.toml without its image extensions.
 
-The restorer reads the extensions for one thing only, to decide whether to ask the registry for the
-run image (lifecycle issue 1457). Without them it doesn't.
+The restorer reads the extensions for one thing only, to decide whether to ask the registry for the run image
+(lifecycle issue 1457). Without them it doesn't.
 """
 
 from __future__ import annotations
 
 from shim.errors import BrokenFile
-from shim.layers import files, plain
+from shim.layers import toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KEY = "group-extensions"
+_MOST = 4 * 1024
+"""Characters that `tomlkit` edits; it takes quadratic time for some texts, and the lifecycle wrote none of these."""
 
 
 def has_extensions(path: str, data: bytes) -> bool:
-    """Say whether a group.toml names image extensions.
+    """Return whether a group.toml names image extensions.
+
+    Without the key in its bytes, and without a backslash, by which the key could be spelt otherwise, it doesn't. Most
+    builds have no extension, and so pay for no parser; if the rest is no TOML the phase says so.
 
     Raises:
         BrokenFile: it isn't a group.toml.
 
     """
-    text = files.text_of(path, data)
-    tables = plain.tables(text)
-    if tables is not None and _KEY not in tables[""]:
-        return _KEY in tables
-    extensions = files.parse_fully(path, text).get(_KEY, [])
+    if _KEY.encode() not in data and b"\\" not in data:
+        return False
+    extensions = toml.parse(path, toml.text_of(path, data)).get(_KEY, [])
     if not isinstance(extensions, list):
-        raise BrokenFile(f"{path}: {_KEY} isn't an array of tables", "let the detector write it anew")
+        raise BrokenFile(f"{path}: {_KEY} is not an array of tables", "rerun the detector")
     return bool(extensions)
 
 
@@ -33,37 +40,41 @@ def without_extensions(path: str, data: bytes) -> bytes:
     """Return a group.toml without its image extensions and otherwise the same.
 
     Raises:
-        BrokenFile: it isn't TOML.
+        BrokenFile: it isn't TOML, or can't be edited.
 
     """
-    text = files.text_of(path, data)
-    entries = plain.lines(text)
-    if entries is None or any(key == _KEY for _, _, key, _ in entries):
-        return _without_by_document(path, text)
+    text = toml.text_of(path, data)
+    wanted = toml.parse(path, text)
+    if wanted.pop(_KEY, None) is None:
+        return text.encode()
+    for proposal in _proposals(text):
+        try:
+            if toml.parse(path, proposal) == wanted:
+                return proposal.encode()
+        except (BrokenFile, RecursionError):
+            pass
+    raise BrokenFile(f"{path}: {_KEY} can't be left out", "write it as the detector does")
+
+
+def _proposals(text: str) -> Iterator[str]:
+    """Yield what the text may be without its extensions: proposals, to be verified."""
     kept: list[str] = []
     inside = False
-    for line, header, _, _ in entries:
-        if header is not None:
-            inside = header[0] == _KEY or header[0].startswith(_KEY + ".")
+    for line in text.splitlines(keepends=True):
+        start = line.lstrip()
+        if start.startswith("["):
+            inside = start.startswith((f"[[{_KEY}]]", f"[{_KEY}.", f"[[{_KEY}."))
         if not inside:
-            kept.append(f"{line}\n")
-    whole = "".join(kept)
-    return (whole if inside else whole.removesuffix("\n")).encode()  # the last line has no end of its own
-
-
-def _without_by_document(path: str, text: str) -> bytes:
+            kept.append(line)
+    yield "".join(kept)
+    if len(text) > _MOST:
+        return
     import tomlkit  # three bare interpreter starts, and only for a file that the lifecycle didn't write
     from tomlkit.exceptions import TOMLKitError
 
-    wanted = files.parse_fully(path, text)
-    if wanted.pop(_KEY, None) is None:
-        return text.encode()
     try:
         document = tomlkit.parse(text)
         document.remove(_KEY)
-        without = document.as_string()
-        if files.parse_fully(path, without) == wanted:
-            return without.encode()
-    except (TOMLKitError, BrokenFile):
+        yield document.as_string()
+    except (TOMLKitError, ValueError, RecursionError):
         pass
-    raise BrokenFile(f"{path}: {_KEY} can't be left out", "write it as the detector does")

@@ -1,19 +1,31 @@
 """With whose rights files below the layers directory are touched.
 
 That directory belongs to the user that the phases drop to, who ran other people's buildpacks in it. A shim that is
-root and follows a path there could be led anywhere. So it does what that user could do, and no more; the daemon's
-connection, which needs the rights, is made elsewhere.
+root and follows a path there could be led anywhere. So root does with the user's rights what the user may do, and by
+itself only what lies where nobody but root could have put anything. A directory is opened once, and all that is done
+in it is done by that descriptor; the daemon's connection, which needs root's rights, is made elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_LINK_OR_DIRECTORY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINKS = 40
+"""Symbolic links on a path, as many as the kernel follows."""
 
 
 class Rights(Record):
@@ -22,43 +34,121 @@ class Rights(Record):
     uid: int = 0
     gid: int = 0
 
-    def within(self, directory: str) -> Acting:
-        """Act in a directory with this user's rights, where somebody but root could have planted something there.
+    def act(self, path: str, do: Callable[[int, str, Rights | None], _T]) -> _T:
+        """Do something to a file, with the rights that are right for its directory, and return what that returns.
+
+        Args:
+            path: the file; its directory may be given by symbolic links.
+            do: gets a descriptor of the directory, the file's name in it, and the user with whose rights it acts, or
+                None if it acts as this process is. It may be called twice, if the user's rights were not enough.
 
         Raises:
-            OSError: there is no such directory.
+            OSError: the directory can't be opened, or what `do` raises. Permission denied also means that only root
+                may do it, where somebody else could have planted something.
 
         """
+        directory, name = os.path.split(path)
         if os.geteuid() or not self.uid:
-            return Acting(None)
-        about = os.stat(directory or ".")
-        planted = about.st_uid != 0 or about.st_mode & 0o022
-        return Acting(self if planted else None)
+            return _in(os.open(directory or ".", _DIRECTORY), name, None, do)
+        try:
+            with _As(self):
+                return _in(os.open(directory or ".", _DIRECTORY), name, self, do)
+        except PermissionError as problem:
+            try:
+                descriptor = _open_trusted(directory)
+            except OSError:
+                raise problem from None
+            return _in(descriptor, name, None, do)
 
 
-class Acting:
+def _in(descriptor: int, name: str, user: Rights | None, do: Callable[[int, str, Rights | None], _T]) -> _T:
+    try:
+        return do(descriptor, name, user)
+    finally:
+        os.close(descriptor)
+
+
+def _open_trusted(directory: str) -> int:
+    """Open a directory to whose path nobody but root could have added anything.
+
+    Each part is opened below the one before, so that nothing can be put in its place in between. A link counts as long
+    as it is root's own, and lies where nobody else can replace it.
+
+    Raises:
+        OSError: somebody could have added something, or there are too many links.
+
+    """
+    parts = os.path.abspath(directory).split("/")[1:]
+    descriptor, links = os.open("/", _DIRECTORY), 0
+    try:
+        while True:
+            parts = [part for part in parts if part not in ("", ".")]
+            _check_trusted(os.fstat(descriptor), final=not parts)
+            if not parts:
+                return descriptor
+            below = os.open(parts.pop(0), _LINK_OR_DIRECTORY, dir_fd=descriptor)
+            about = os.fstat(below)
+            if stat.S_ISLNK(about.st_mode):
+                target = os.readlink("", dir_fd=below)
+                os.close(below)
+                links += 1
+                if about.st_uid != 0 or links > _LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                parts = target.split("/") + parts
+                if not target.startswith("/"):
+                    continue
+                below = os.open("/", _DIRECTORY)
+            os.close(descriptor)
+            descriptor = below
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def _check_trusted(about: os.stat_result, final: bool) -> None:
+    others_may_write = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    keeps_names = about.st_mode & stat.S_ISVTX and not final  # what is root's there can't be renamed by others
+    if about.st_uid != 0 or not stat.S_ISDIR(about.st_mode) or (others_may_write and not keeps_names):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+class _As:
     """While this is entered, the process has another user's rights, in all of its threads."""
 
-    def __init__(self, user: Rights | None) -> None:
-        """Take the user, or None to go on as it is."""
-        self.user = user
-        self._group = 0
-        self._groups: list[int] = []
+    def __init__(self, user: Rights) -> None:
+        self._user = user
+        self._group = os.getegid()
+        self._groups: list[int] | None = None
 
-    def __enter__(self) -> Rights | None:
-        """Take on the user's rights, and return the user."""
-        if self.user is not None:
-            self._group, self._groups = os.getegid(), os.getgroups()
-            os.setgroups([])
-            os.setegid(self.user.gid)
-            os.seteuid(self.user.uid)
-        return self.user
+    def __enter__(self) -> None:
+        """Take on the user's rights.
+
+        Raises:
+            PermissionError: that can't be done, as without CAP_SETUID; all is as it was.
+
+        """
+        groups = os.getgroups()
+        try:
+            try:
+                os.setgroups([])
+                self._groups = groups
+            except OSError:  # denied in many user namespaces; the phase keeps its groups there too
+                pass
+            os.setegid(self._user.gid)
+            os.seteuid(self._user.uid)
+        except OSError as problem:  # also EINVAL, for an ID that a user namespace doesn't have
+            self._back()
+            raise PermissionError(errno.EPERM, f"acting as user {self._user.uid}: {problem.strerror}") from None
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        """Take root's rights back, in the group that it had."""
-        if self.user is not None:
-            os.seteuid(0)
+        """Take root's rights back, and the groups that it had."""
+        os.seteuid(0)
+        self._back()
+
+    def _back(self) -> None:
+        if os.getegid() != self._group:
             os.setegid(self._group)
+        if self._groups is not None:
             os.setgroups(self._groups)
 
 

@@ -175,7 +175,7 @@ def with_what_was_left(seen: Seen, call: Invocation) -> Seen:
     assert seen.before is not None and seen.now is not None
     was = seen.now
     try:
-        now = analyzed.read(call.analyzed, call.rights)
+        now = analyzed.read(call.analyzed, call.rights, known=was)
     except (MissingFile, BrokenFile) as problem:
         return seen.but(facts=seen.facts.but(analyzed=_state_of(problem)), detail=problem.with_tip)
     touched = (now.data, now.about.st_ino, now.about.st_mtime_ns) != (was.data, was.about.st_ino, was.about.st_mtime_ns)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from shim import __version__
+from shim.layers import files
 from shim.layers.rights import AS_IT_IS
 from shim.phase.gather import sentence
 from shim.record import Record, fields
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from shim.policy.facts import Certainty
     from shim.policy.row import End, Outcome
 
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
 SCHEMA = 1
 """Raised if a field changes its meaning or goes; a new one doesn't raise it."""
 
@@ -114,12 +112,6 @@ def write_report(place: str | None, log: Log, report: Report, rights: Rights = A
         return
     path = place.replace("{phase}", report.phase)
     try:
-        if path == "-":
-            print(as_json(report), end="", flush=True)
-            return
-        with rights.within(os.path.dirname(path)) as user:
-            descriptor = os.open(path, _WRITE | (os.O_NOFOLLOW if user else 0), 0o666)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(as_json(report))
+        files.write("/dev/stdout" if path == "-" else path, as_json(report).encode(), rights)
     except (OSError, ValueError) as problem:
-        log.write("warn", f"the report can't be written to {path}: {problem}")
+        log.write("warn", f"the report can't be written to {path}: {getattr(problem, 'strerror', None) or problem}")

@@ -186,7 +186,7 @@ class _Fix:
         reference = (seen.image_id if row.write == "id" else seen.now.image) or ""
         try:
             if self._choices.diff or self._choices.dry_run:
-                new = analyzed.edit(seen.now.path, seen.now.data, reference)
+                new = analyzed.edit(seen.now, reference)
                 if self._choices.diff:
                     _show_diff(seen.now, new)
             if not self._choices.dry_run:
