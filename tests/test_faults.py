@@ -26,7 +26,7 @@ import trustme
 from shim.demo import servers
 from tests.conftest import GROUP, ID, SHIM, Layers, Shim, analyzed_toml, leave_out
 from tests.test_bad_input import in_mount_namespace, known, needs_root
-from tests.test_engine import Faulty, close, faulty, rewriting, text
+from tests.test_engine import HAS, PING, Faulty, close, faulty, rewriting, text
 from tests.test_process import program
 
 __all__ = ["faulty", "known"]
@@ -250,8 +250,6 @@ def test_a_note_is_nothing_at_another_platform_api(shim: Shim, layers: Layers) -
 
 # The daemon.
 
-HAS = text(200, json.dumps({"Id": f"sha256:{ID}"}).encode())
-
 
 class Tcp:
     """An engine on 127.0.0.1 that has every image."""
@@ -261,7 +259,7 @@ class Tcp:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                (text(200, b'{"ApiVersion": "1.41"}') if self.path.endswith("/version") else HAS)(self)
+                (PING if self.path == "/_ping" else HAS)(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -388,13 +386,13 @@ def test_a_daemon_that_comes_back_after_a_second(
 
     back = threading.Event()
 
-    def version(request: http.server.BaseHTTPRequestHandler) -> None:
-        (text(200, b'{"ApiVersion": "1.41"}') if back.is_set() else close)(request)
+    def pong(request: http.server.BaseHTTPRequestHandler) -> None:
+        (PING if back.is_set() else close)(request)
 
     def image(request: http.server.BaseHTTPRequestHandler) -> None:
         (text(404, b'{"message": "No such image"}') if "sha256" in request.path else HAS)(request)
 
-    url = faulty(image, version).url
+    url = faulty(image, pong).url
     layers.write("r:1", "r:1")
     ended = shim.run(phase, options=(option,), DOCKER_HOST=url)
     assert (ended.code, ended.outcome) == (0, "kept-name" if option == "--daemon" else "daemon-unknown")

@@ -1,8 +1,4 @@
-"""The daemon: where it is, what it has, and pulling. The only importer of `docker`.
-
-Importing `docker` costs nine bare interpreter starts. So `find` does without it, and an `Inquiry` imports it
-in a thread of its own, while the restorer runs.
-"""
+"""The docker CLI's daemon, for `builder` and `demo --docker`: by its context, with docker-py."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import os
 import stat
 
 from shim.errors import PullFailed, Unreachable
-from shim.phase.process import without_signals
 from shim.record import Record, environment, is_hex_id
 
 TYPE_CHECKING = False
@@ -21,7 +16,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-    from shim.policy.facts import Daemon as State
+    from shim.daemon.find import State
 
     _T = TypeVar("_T")
 
@@ -128,16 +123,6 @@ def _context_name(environ: Mapping[str, str]) -> str:
     return named if isinstance(named, str) and named != "default" else ""
 
 
-class About(Record):
-    """What the daemon says of itself."""
-
-    address: str
-    name: str
-    version: str
-    store: str
-    """`containerd` or the storage driver: where an image's ID is the index digest, and where it isn't."""
-
-
 class Daemon:
     """A connected daemon."""
 
@@ -154,7 +139,6 @@ class Daemon:
 
         """
         self._environ = environ
-        self._address = address
         self._client: APIClient = _usable(lambda: _connect(address, timeout, environ))
 
     def image_id(self, reference: str) -> str | None:
@@ -182,29 +166,6 @@ class Daemon:
         if not is_hex_id(bare):
             raise Unreachable(f"the daemon answered an ID that isn't one: {bare[:80]!r}", _UNREADABLE_IS)
         return bare
-
-    def about(self) -> About:
-        """Ask the daemon what it is.
-
-        Raises:
-            Unreachable: it doesn't answer usably.
-
-        """
-
-        def ask() -> About:
-            version, info = self._client.version(), self._client.info()
-            names = [str(part.get("Name", "")) for part in version.get("Components") or ()]
-            name = next((name for name in names if "Podman" in name), "Docker")
-            status = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
-            store = "containerd" if "containerd" in str(status.get("driver-type", "")) else str(info.get("Driver", ""))
-            return About(
-                address=self._address.url,
-                name=name.removesuffix(" Engine"),
-                version=str(version.get("Version", "")),
-                store=store,
-            )
-
-        return _usable(ask)
 
     def pull(self, name: str, tell: Callable[[str, int, int], None]) -> None:
         """Pull an image by name, for the daemon's own platform.
@@ -234,46 +195,6 @@ class Daemon:
             raise
         except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
             raise PullFailed(_one_line(problem)) from None
-
-    def platform(self) -> str:
-        """Return the daemon's own platform, such as `linux/amd64`.
-
-        Raises:
-            Unreachable: it doesn't answer usably.
-
-        """
-        return _usable(lambda: "{Os}/{Arch}".format(**self._client.version()))
-
-    def platform_of(self, name: str) -> str:
-        """Return an image's platform.
-
-        Raises:
-            Unreachable: the daemon doesn't answer usably.
-
-        """
-        return _usable(lambda: "{Os}/{Architecture}".format(**self._inspect(name)))
-
-    def digests_of(self, name: str) -> list[str]:
-        """Return the digests, as `repo@sha256:…`, under which the daemon knows an image.
-
-        Raises:
-            Unreachable: it doesn't answer usably.
-
-        """
-        return _usable(lambda: [str(digest) for digest in self._inspect(name).get("RepoDigests") or ()])
-
-    def registry_digest(self, name: str) -> str:
-        """Have the daemon ask the registry for a name, and return `sha256:…` of what is there.
-
-        Raises:
-            Unreachable: the registry doesn't have it, or one of them doesn't answer usably.
-
-        """
-        credentials = _credentials(_split(name)[0], self._environ)
-        ask = self._client.inspect_distribution
-        return _usable(
-            lambda: str(ask(name, auth_config=credentials)["Descriptor"]["digest"])  # type: ignore[no-untyped-call]
-        )
 
     def _inspect(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = _usable(lambda: self._client.inspect_image(name))  # type: ignore[no-untyped-call]
@@ -379,72 +300,6 @@ class Daemon:
             raise
         except Exception as problem:
             raise PullFailed(_one_line(problem)) from None
-
-
-class Inquiry:
-    """A question to the daemon, asked in a thread of its own."""
-
-    def __init__(self, ask: Callable[[], Any]) -> None:
-        """Begin to ask."""
-        import threading
-
-        self._ready = threading.Event()
-        self._answered = threading.Event()
-        self._answer: Any = None
-        self._problem: Unreachable | None = None
-        self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
-        try:
-            without_signals(self._thread.start)
-        except RuntimeError:  # no room for another thread
-            self._run(ask)
-
-    def _run(self, ask: Callable[[], Any]) -> None:
-        import gc
-        import time
-
-        gc.disable()  # a tenth of that import, in a process that ends before it would be worth it
-        try:
-            import docker  # noqa: F401  # before the clock starts: it is no part of the daemon's answer
-        except Exception as problem:  # whatever is wrong with it must not leave anybody waiting
-            self._problem = Unreachable(f"the docker package can't be imported: {problem}", "install the shim anew")
-        self._started = time.monotonic()
-        self._ended: float | None = None
-        self._ready.set()
-        try:
-            if self._problem is None:
-                self._answer = ask()
-        except Unreachable as problem:
-            self._problem = problem
-        finally:
-            self._ended = time.monotonic()
-            self._answered.set()
-
-    def answer(self, seconds: float) -> Any:
-        """Return the answer; the thread has ended then, unless there was none.
-
-        Args:
-            seconds: how long it may take, from the asking on.
-
-        Raises:
-            Unreachable: there is none in that time, or none that can be used.
-
-        """
-        import time
-
-        self._ready.wait()
-        if not self._answered.wait(self._started + seconds - time.monotonic()):
-            raise Unreachable("the daemon gave no answer in time", "give it longer with --timeout")
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self._problem is not None:
-            raise self._problem
-        return self._answer
-
-    def took(self) -> float:
-        """Return the seconds from the asking to the answer, or to now where there is none yet."""
-        import time
-
-        return (self._ended or time.monotonic()) - self._started
 
 
 def _connect(address: Address, timeout: float, environ: Mapping[str, str]) -> APIClient:

@@ -73,7 +73,7 @@ class DockerEngine:
             ShimError: there is none that answers.
 
         """
-        from shim.daemon import client as engine
+        from shim.daemon import docker_cli as engine
 
         address = engine.find(os.environ.get("DOCKER_HOST"), os.environ)
         if address.state != "unasked":

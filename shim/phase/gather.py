@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from shim.daemon import client
+from shim.daemon.find import find
 from shim.errors import BrokenFile, MissingFile, Unreachable
 from shim.layers import analyzed, files, group, note
 from shim.policy.evidence import Clues, weigh
@@ -13,8 +13,8 @@ from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.daemon.client import Address, Inquiry
-    from shim.daemon.session import Session
+    from shim.daemon.find import Address
+    from shim.daemon.session import Inquiry, Session
     from shim.errors import ShimError
     from shim.layers.analyzed import Analyzed
     from shim.phase.invocation import Invocation
@@ -150,24 +150,24 @@ def _at_the_exporter(seen: Seen, call: Invocation, chosen: Settings) -> Seen:
 
 def with_daemon(seen: Seen, call: Invocation, chosen: Settings) -> Seen:
     """Return what is known after looking for a daemon that can be asked."""
-    address = client.find(chosen.docker_host, call.variables)
+    address = find(chosen.docker_host, call.variables)
     return seen.but(facts=seen.facts.but(daemon=address.state), address=address, detail=address.detail)
 
 
 def ask_for_name(seen: Seen, session: Session) -> Inquiry:
     """Begin to ask the daemon for the run image's name."""
-    return session.begin(lambda daemon: daemon.image_id(seen.name))
+    return session.begin(lambda daemon: daemon.image(seen.name))
 
 
 def with_image(seen: Seen, session: Session, question: Inquiry | None = None) -> Seen:
     """Return what is known after the daemon was asked for the name; the question may have begun before."""
     try:
-        image_id = session.answer(question or ask_for_name(seen, session))
+        found = session.answer(question or ask_for_name(seen, session))
     except Unreachable as problem:
         return seen.but(facts=seen.facts.but(daemon="silent"), detail=problem.with_tip)
-    if image_id is None:
-        return seen.but(facts=seen.facts.but(daemon="lacks"), detail=f"{seen.name} is not in the daemon")
-    return seen.but(facts=seen.facts.but(daemon="has"), image_id=image_id)
+    if found.id is None:
+        return seen.but(facts=seen.facts.but(daemon="lacks"), detail=found.detail)
+    return seen.but(facts=seen.facts.but(daemon="has"), image_id=found.id)
 
 
 def with_what_was_left(seen: Seen, call: Invocation) -> Seen:

@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shim.daemon.client import Inquiry
+    from shim.daemon.session import Inquiry
     from shim.phase.gather import Seen
     from shim.phase.invocation import Invocation
     from shim.phase.log import Log
@@ -155,14 +155,13 @@ class _Wrapped:
         session, name = self._questions(seen), seen.name
         progress = Progress(self._log, name)
         try:
-            session.pull(name, progress.tell)
+            found = session.pull(name, progress.tell, lambda sentence: self._log.write("warn", sentence))
         except PullFailed as problem:
             self._log.write("warn", f"{name} can't be pulled: {problem.with_tip}")
             return seen.but(facts=seen.facts.but(pull_tried=True), pulled=False)
         finally:
             progress.end()
-        seen = seen.but(facts=seen.facts.but(pull_tried=True), pulled=True)
-        return with_image(seen, session)
+        return seen.but(facts=seen.facts.but(pull_tried=True, daemon="has"), pulled=True, image_id=found.id)
 
     def _run_restorer(self, step: Step, seen: Seen) -> Seen:
         """Run the restorer as a child process, and return what is known of how it ended and what it left."""

@@ -8,6 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from shim import policy
+from shim.daemon.elsewhere import elsewhere
+from shim.daemon.platform import own_platform
 from shim.daemon.session import Session
 from shim.errors import Unreachable
 from shim.phase.gather import gather, with_daemon, with_image
@@ -220,6 +222,8 @@ class _Findings:
             self._find_lacking(name, for_daemon)
         if state == "has":
             self._find_platform(name)
+        for what, url in elsewhere(address, self._call.environ) if address else ():
+            self._find("note", f"{what} leads to {url}, where the phases don't look", "set DOCKER_HOST if they should")
         if about is not None and about.store == "containerd":
             self._find("note", "with the containerd image store, an image's ID is its index digest", "nothing")
         if about is not None and about.name == "Podman":
@@ -233,18 +237,20 @@ class _Findings:
 
     def _find_platform(self, name: str) -> None:
         try:
-            image, daemon = self._session.ask(lambda daemon: (daemon.platform_of(name), daemon.platform()))
+            platforms = self._session.ask(lambda daemon: daemon.platforms_of(name))
         except Unreachable as problem:
             self._find("note", f"the platform of {name} is unknown: {problem}", "nothing")
             return
-        if image != daemon:
-            self._find("error", f"{name} is for {image}, the daemon for {daemon}", f"docker pull {name}")
+        if own_platform() not in platforms:
+            there, own = ", ".join(platforms) or "an unknown platform", own_platform()
+            self._find("error", f"{name} is for {there}, the phase for {own}", f"docker pull --platform {own} {name}")
 
     def about_registry(self, timeout: float) -> None:
         name = self._seen.name
-        asked = self._session.begin(lambda daemon: daemon.registry_digest(name))
+        assert self._seen.address is not None
+        registry = Session(self._seen.address, timeout, self._call.variables)  # its own limit: it may be far
         try:
-            digest = asked.answer(timeout)  # a time limit of its own: the registry may be far
+            digest = registry.ask(lambda daemon: daemon.registry_digest(name))
             has = self._seen.facts.daemon == "has"
             known = self._session.ask(lambda daemon: daemon.digests_of(name)) if has else [digest]
         except Unreachable as problem:

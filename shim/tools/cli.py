@@ -251,7 +251,7 @@ def builder(
     timeout: _Timeout = None,
 ) -> None:
     """Derive an image that has the shim in it, with the configuration, labels and user of the image it is of."""
-    from shim.daemon import client as engine
+    from shim.daemon import docker_cli as engine
     from shim.tools import derive as deriving
     from shim.tools import install as bundling
 

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
-from shim.daemon import client as engine
+from shim.daemon import docker_cli as engine
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
