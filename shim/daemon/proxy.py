@@ -119,7 +119,7 @@ def _matches(entry: str, host: str, port: int, address: ipaddress.IPv4Address | 
     """Say whether an entry of `NO_PROXY` is a host's: CIDR, or an address or domain with or without a port."""
     if entry.rpartition("/")[2].isdigit():
         try:
-            return address in ipaddress.ip_network(entry, strict=False)
+            return address is not None and address in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             pass
     named, only = _split_port(entry)
