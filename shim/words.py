@@ -17,7 +17,7 @@ def plain(text: object, most: int = _MOST) -> str:
         most: characters that the line may have.
 
     """
-    words = str(text) or type(text).__name__
+    words = str(text) or (type(text).__name__ if isinstance(text, Exception) else "")
     line = " ".join(words[: 4 * most].split())
     line = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
     return line if len(line) <= most else f"{line[: most - 1]}…"

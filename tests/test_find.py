@@ -314,9 +314,7 @@ def test_what_points_elsewhere(tmp_path: pathlib.Path, listen: Listen) -> None:
     used, other = listen("used.sock"), listen("run/docker.sock")
     podman = listen("run/podman/podman.sock")
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
-    usual = [
-        pair for pair in elsewhere(find(f"unix://{used}", {}), {"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/nowhere"})
-    ]
+    usual = list(elsewhere(find(f"unix://{used}", {}), {"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/nowhere"}))
     found = elsewhere(find(f"unix://{used}", {}), environ)
     expected = [("rootless Docker", f"unix://{other}"), ("rootless Podman", f"unix://{podman}")]
     assert [pair for pair in found if pair not in usual] == expected

@@ -36,6 +36,10 @@ _HELPER_SECONDS = 10.0
 _HELPER_MOST = 1 << 16
 
 
+_NONE = object()
+"""There is no entry, which is not the same as one that is null."""
+
+
 class _Unreadable(Exception):
     """Something of the configuration that can't be read; the words say which key and why."""
 
@@ -72,7 +76,7 @@ def _from_build(names: tuple[str, ...], environ: Mapping[str, str], warn: Warn) 
         return None
     try:
         header = _entry(_object(_parse(text), "the value"), names)
-        if header is None:
+        if header is _NONE:
             return None
         if not isinstance(header, str):
             raise _Unreadable(f"{names[0]} is not a string")
@@ -169,7 +173,7 @@ def _entry(entries: dict[str, Any], names: tuple[str, ...]) -> Any:
             return entries[name]
     hosts = {key.partition("://")[2] or key: value for key, value in entries.items()}
     hosts = {key.partition("/")[0]: value for key, value in hosts.items()}
-    return next((hosts[name] for name in names if name in hosts), None)
+    return next((hosts[name] for name in names if name in hosts), _NONE)
 
 
 def _from_auths(config: dict[str, Any], names: tuple[str, ...], environ: Mapping[str, str]) -> Credentials | None:  # noqa: ARG001
@@ -177,7 +181,7 @@ def _from_auths(config: dict[str, Any], names: tuple[str, ...], environ: Mapping
     if auths is None:
         return None
     entry = _entry(_object(auths, "auths"), names)
-    if entry is None:
+    if entry is _NONE:
         return None
     key = f'auths["{names[0]}"]'
     entry = _object(entry, key)
@@ -208,14 +212,11 @@ def _decoded(secret: str, key: str) -> Credentials:
 
 def _from_helper(config: dict[str, Any], names: tuple[str, ...], environ: Mapping[str, str]) -> Credentials | None:
     """Ask the credential helper that the configuration names for a registry, else the one for all."""
-    key, helper = "credHelpers", None
     helpers = config.get("credHelpers")
-    if helpers is not None:
-        helper = _entry(_object(helpers, key), names)
-    if helper is None:
-        key, helper = "credsStore", config.get("credsStore")
-    else:
-        key = f'credHelpers["{names[0]}"]'
+    helper = _NONE if helpers is None else _entry(_object(helpers, "credHelpers"), names)
+    key = f'credHelpers["{names[0]}"]'
+    if helper is _NONE:
+        key, helper = "credsStore", config.get("credsStore", "")
     if helper is None or helper == "":
         return None
     if not isinstance(helper, str) or "/" in helper or "\0" in helper:

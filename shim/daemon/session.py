@@ -93,6 +93,11 @@ class Session:
         except Unreachable:
             return None
 
+    def close(self) -> None:
+        """Close the connection."""
+        if self._daemon:
+            self._daemon.close()
+
     def _connected(self) -> Daemon:
         if self._daemon is None:
             from shim.daemon.client import Daemon

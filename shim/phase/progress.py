@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from shim.words import plain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.phase.log import Log
@@ -20,7 +22,7 @@ class Progress:
     def __init__(self, log: Log, name: str) -> None:
         """Say that it begins."""
         self._log = log
-        self._name = name
+        self._name = name = plain(name)
         self._layers: dict[str, tuple[int, int]] = {}
         self._terminal = os.isatty(2) and log.level in ("debug", "info")
         self._last = time.monotonic()
