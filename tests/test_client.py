@@ -9,7 +9,10 @@ import json
 import os
 import pathlib
 import re
+import select
+import socket
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -339,6 +342,96 @@ def test_http_by_a_proxy(tcp: Callable[..., Tcp]) -> None:
         ("http://daemon.example:2375/base/_ping", "daemon.example:2375", key),
         (f"http://daemon.example:2375/base/v1.41/images/{NAME}/json", "daemon.example:2375", key),
     ]
+
+
+class Proxy:
+    """A proxy that passes bytes on, by CONNECT or by SOCKS5, and remembers what it was asked."""
+
+    def __init__(self, target: int, refuses: bool = False) -> None:
+        self.asked: list[bytes] = []
+        self._target = target
+        self._refuses = refuses
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as daemon:
+            first = client.recv(4096)
+            self.asked.append(first)
+            if first.startswith(b"CONNECT"):
+                client.sendall(b"HTTP/1.1 403 No\x1b\r\n\r\n" if self._refuses else b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n")
+            else:
+                if b"\x02" in first[2:]:
+                    client.sendall(b"\x05\x02")
+                    self.asked.append(client.recv(4096))
+                    client.sendall(b"\x01\x00")
+                else:
+                    client.sendall(b"\x05\x00")
+                self.asked.append(client.recv(4096))
+                client.sendall(b"\x05" + bytes([self._refuses * 2]) + b"\x00\x01" + bytes(6))
+            while not self._refuses:
+                ready, _, _ = select.select([client, daemon], [], [])
+                for one in ready:
+                    data = one.recv(4096)
+                    if not data:
+                        return
+                    (daemon if one is client else client).sendall(data)
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+def test_tls_through_a_proxy(tcp: Callable[..., Tcp], tmp_path: pathlib.Path) -> None:
+    authority = trustme.CA()
+    daemon_ = tcp(serving(authority, "daemon.example", clients=authority))
+    environ = {"DOCKER_CERT_PATH": certificates(tmp_path / "mine", authority), "DOCKER_TLS_VERIFY": "1"}
+    for refuses in (False, True):
+        with contextlib.closing(Proxy(daemon_.server.server_address[1], refuses)) as proxy:
+            environ["HTTPS_PROXY"] = f"http://user:word@127.0.0.1:{proxy.port}"
+            if refuses:
+                with pytest.raises(Unreachable, match=r"refused by the proxy: HTTP/1\.1 403 No") as caught:
+                    Daemon(find("tcp://daemon.example:2376", environ), 5, environ)
+                assert "word" not in str(caught.value)
+                assert str(caught.value).isprintable()
+            else:
+                with daemon_at("tcp://daemon.example:2376", **environ) as daemon:
+                    assert daemon.image_id(NAME) == ID
+            key = base64.b64encode(b"user:word")
+            assert proxy.asked[0].startswith(b"CONNECT daemon.example:2376 HTTP/1.1\r\n")
+            assert b"Proxy-Authorization: Basic " + key in proxy.asked[0]
+
+
+@pytest.mark.parametrize("userinfo", ["", "user:word@"])
+@pytest.mark.parametrize("refuses", [False, True])
+def test_socks(tcp: Callable[..., Tcp], userinfo: str, refuses: bool) -> None:
+    target = tcp().server.server_address[1]
+    with contextlib.closing(Proxy(target, refuses)) as proxy:
+        environ = {"HTTP_PROXY": f"socks5://{userinfo}127.0.0.1:{proxy.port}"}
+        if refuses:
+            with pytest.raises(Unreachable, match=r"refused to connect to daemon\.example:2375") as caught:
+                Daemon(find("tcp://daemon.example:2375", environ), 5, environ)
+            assert "word" not in str(caught.value)
+        else:
+            with daemon_at("tcp://daemon.example:2375", **environ) as daemon:
+                assert daemon.image_id(NAME) == ID
+        assert proxy.asked[-1] == b"\x05\x01\x00\x03\x0edaemon.example\x09\x47"
+        assert (b"\x01\x04user\x04word" in proxy.asked) == bool(userinfo)
+
+
+@pytest.mark.parametrize("url", ["http://user:word@127.0.0.1:1", "ssh://user:word@h", "fd://user:word@h:1"])
+def test_a_password_where_go_takes_it_for_the_host(url: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        Daemon(find(url, {}), 5, {})
+    assert "word" not in str(caught.value) + caught.value.tip
 
 
 # TLS.

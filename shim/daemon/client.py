@@ -287,7 +287,7 @@ class Daemon:
                 answer = self._read(response, about)
             except Exception as problem:
                 connection.close()
-                if kept is not None and isinstance(problem, ConnectionError | http.client.RemoteDisconnected):
+                if kept is not None and isinstance(problem, ConnectionError):
                     continue  # it was closed meanwhile: one that is new tells
                 if isinstance(problem, OSError | http.client.HTTPException | ValueError | Unreachable):
                     raise unreachable(problem, self._route, self._timeout) from None

@@ -113,21 +113,23 @@ class Connection(http.client.HTTPConnection):
         opened = socket.create_connection((proxy.host or "localhost", proxy.port), self._seconds)
         try:
             if proxy.scheme.startswith("socks"):
-                _ask_socks(opened, route.host or "localhost", route.port, proxy.userinfo)
+                _ask_socks(opened, proxy, route.host or "localhost", route.port)
                 return opened
             if proxy.scheme == "https":
                 context = route.tls or tls.system_context(route.environ)
                 opened = context.wrap_socket(opened, server_hostname=proxy.host)
             if route.tls:
-                _ask_for_tunnel(opened, f"{route.host}:{route.port}", route.authorization())
+                _ask_for_tunnel(opened, route)
         except BaseException:
             opened.close()
             raise
         return opened
 
 
-def _ask_for_tunnel(opened: socket.socket, target: str, headers: Mapping[str, str]) -> None:
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
+def _ask_for_tunnel(opened: socket.socket, route: Route) -> None:
+    target = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
+    headers = [f"{name}: {value}" for name, value in route.authorization().items()]
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *headers]
     opened.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
@@ -137,13 +139,12 @@ def _ask_for_tunnel(opened: socket.socket, target: str, headers: Mapping[str, st
         answer += byte
     status = answer.partition(b"\r\n")[0].decode("latin-1")
     if status.split(" ")[1:2] != ["200"]:
-        raise Unreachable(
-            f"the proxy refused to connect to {target}: {plain(status)}", "look at the proxy, or NO_PROXY"
-        )
+        raise Unreachable(f"{route.shown} refused by the proxy: {plain(status)}", "fix the variable, or set NO_PROXY")
 
 
-def _ask_socks(opened: socket.socket, host: str, port: int, userinfo: bytes) -> None:
+def _ask_socks(opened: socket.socket, proxy: Proxy, host: str, port: int) -> None:
     """Ask a SOCKS5 proxy for a connection (https://www.rfc-editor.org/rfc/rfc1928, and rfc1929)."""
+    userinfo = proxy.userinfo
     user, _, password = userinfo.partition(b":")
     opened.sendall(b"\x05\x02\x00\x02" if userinfo else b"\x05\x01\x00")
     chosen = _exactly(opened, 2)[1]
@@ -151,12 +152,12 @@ def _ask_socks(opened: socket.socket, host: str, port: int, userinfo: bytes) -> 
         opened.sendall(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
         chosen = _exactly(opened, 2)[1]
     if chosen != 0:
-        raise Unreachable("the SOCKS proxy wants other credentials", "put user and password into its address")
+        raise Unreachable(f"{proxy.shown} wants other credentials", "put user and password into it, or set NO_PROXY")
     name = host.encode("idna")
     opened.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2))
     _, status, _, kind = _exactly(opened, 4)
     if status != 0:
-        raise Unreachable(f"the SOCKS proxy refused to connect to {host}:{port} ({status})", "look at the proxy")
+        raise Unreachable(f"{proxy.shown} refused to connect to {host}:{port} ({status})", "set NO_PROXY")
     _exactly(opened, (4 if kind == 1 else 16 if kind == 4 else _exactly(opened, 1)[0]) + 2)
 
 

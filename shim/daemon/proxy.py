@@ -44,6 +44,8 @@ def split_host(netloc: str, port: int) -> tuple[str, int]:
     if digits and not (digits.isascii() and digits.isdigit() and int(digits) < 65536):
         raise Unreachable(f"invalid port in {shown}", "use tcp://HOST:PORT")
     host = host.removeprefix("[").removesuffix("]")
+    if "@" in host:  # of tcp://USER@HOST the user is left out; of any other scheme Go looks for this host
+        raise Unreachable(f"host {shown} not found", "the lifecycle's client supports unix:// and tcp:// only")
     if _ip(host) is None and host[:1].isdigit() and _is_short_form(host):
         raise Unreachable(f"host {shown} not found", "write all four parts of the IP address")
     return host, int(digits or port)
