@@ -263,7 +263,7 @@ def test_the_exporter_s_wrapper_fix_and_check_bear_the_same_faults(
         assert time.monotonic() - began < 1 + 4, command
         assert layers.reference == reference
         if "check" in command:
-            assert (ended.code, "what to do:" in ended.out) == (0, True), ended.out
+            assert (ended.code, "note: " in ended.out) == (0, True), ended.out
         else:
             assert (ended.code, ended.outcome) == (0, "unrepaired"), ended.err
             assert ended.err.count("\n") == 1, ended.err

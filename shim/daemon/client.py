@@ -292,7 +292,9 @@ class Daemon:
                 if isinstance(problem, OSError | http.client.HTTPException | ValueError | Unreachable):
                     raise unreachable(problem, self._route, self._timeout) from None
                 raise
-            if not response.will_close:
+            if response.will_close or self._kept is not None:  # a question that was given up may still be answered
+                connection.close()
+            else:
                 self._kept = connection
             return answer, response
 
