@@ -180,10 +180,10 @@ def test_what_is_wrong_with_the_daemon(
 ) -> None:
     layers.write("r:1", "r:1")
     told = check(shim, "--daemon", CNB_USE_DAEMON="true")
-    assert "there is no " in whats(told)
+    assert "not found" in whats(told)
     assert "CNB_USE_DAEMON is set, but no daemon can be used" in whats(told)
     (tmp_path / "file").write_text("")
-    assert "isn't a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
+    assert "is not a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
     for options, severity, what in (
         (("--daemon",), "warning", "r:1 is not in the daemon and would be pulled"),
         (("--pull-policy", "never"), "error", "r:1 is not in the daemon"),
