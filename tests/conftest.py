@@ -196,17 +196,23 @@ def registry() -> Iterator[servers.Registry]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have every test of a real engine run on each kind, but where its module says on which."""
+    """Have every test of a real engine run on each kind, but where it or its module says on which."""
     if "real_engine" in metafunc.fixturenames:
-        kinds = getattr(metafunc.module, "ENGINES", real.ENGINES)
+        marked = metafunc.definition.get_closest_marker("engines")
+        kinds = marked.args if marked else getattr(metafunc.module, "ENGINES", real.ENGINES)
         metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real engine: `-m "not real"` leaves them out."""
+    """Mark the tests that need a real engine: `-m "not real"` leaves them out, and `--dist loadgroup` has one of each.
+
+    In one process, that is, whose tests of an engine follow each other.
+    """
     for item in items:
         if "real_engine" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+            kind: Any = getattr(item, "callspec").params["real_engine"]  # noqa: B009  # only items of functions have it
+            item.add_marker(pytest.mark.xdist_group(kind))
 
 
 def leave_out(reason: str) -> NoReturn:

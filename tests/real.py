@@ -169,8 +169,9 @@ def engine(kind: str, directory: pathlib.Path, registry: str) -> Iterator[Engine
 _Command = tuple[list[str], dict[str, str]]
 
 
-def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, features: str = "{}") -> _Command:
-    (directory / "daemon.json").write_text(f'{{"features": {features}}}')
+def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, containerd_store: bool = False) -> _Command:
+    features = {"containerd-snapshotter": containerd_store}  # which of the two is the default depends on its version
+    (directory / "daemon.json").write_text(json.dumps({"features": features}))
     command = ["dockerd", "--host", f"unix://{sock}", "--config-file", str(directory / "daemon.json")]
     command += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--insecure-registry", registry]
     for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
@@ -181,7 +182,7 @@ def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, feature
 def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:
     """A dockerd in a Debian root of its own; the directory is in there under the same path."""
     root = debian_root(directory / "trixie", "trixie", "docker.io", "iptables")
-    command, _ = _dockerd(directory, sock, registry, '{"containerd-snapshotter": true}')
+    command, _ = _dockerd(directory, sock, registry, containerd_store=True)
     enter = str(pathlib.Path(__file__).parent / "in-root.sh")
     return [enter, root, str(directory), *command], {}
 

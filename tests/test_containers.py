@@ -27,10 +27,11 @@ from shim.tools import install as bundling
 from tests import real
 from tests.conftest import EXTENSION, GROUP, ID, SHIM, Ran, Shim, analyzed_toml, leave_out
 from tests.test_process import wait_for
-from tests.test_real import CASES, SWITCHED, Ground, ground, made
+from tests.test_real import CASES, NIGHTLY, SWITCHED, Ground, ground, made
 
 __all__ = ["ground", "made"]
 
+ROOTS = ("distroless", "debian")
 ENGINES = ("docker",)
 """Of the engines; the platform that starts the containers is one and the same for all of this."""
 
@@ -324,7 +325,7 @@ def debian(lifecycle: pathlib.Path, directory: pathlib.Path) -> bytes:
     return archive.read_bytes()
 
 
-@pytest.fixture(params=["distroless", "debian"])
+@pytest.fixture(params=ROOTS)
 def box(
     request: pytest.FixtureRequest,
     real_parts: tuple[real.Engine, real.Registry],
@@ -520,7 +521,7 @@ def wait_for_log(box: Box, container: str, text: str) -> None:
 # The table of run images, inside.
 
 
-@pytest.fixture(params=["distroless", "debian"])
+@pytest.fixture(params=ROOTS)
 def standin_box(
     request: pytest.FixtureRequest,
     real_parts: tuple[real.Engine, real.Registry],
@@ -550,7 +551,16 @@ HOW = {
 
 
 @needs_root
-@pytest.mark.parametrize("case", [case for case in CASES if case != "absent"])
+@pytest.mark.parametrize(
+    ("standin_box", "case"),
+    [
+        (root, case)
+        for root in ROOTS
+        for case in CASES
+        if case != "absent" and (NIGHTLY or root == "distroless" or case == "multi")
+    ],
+    indirect=["standin_box"],
+)
 @pytest.mark.parametrize("how", HOW)
 def test_the_table_of_run_images_inside(standin_box: Box, ground: Ground, case: str, how: str) -> None:
     box, (user, mounted) = standin_box, HOW[how]
