@@ -203,6 +203,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the grouping looks at them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a real engine: `-m "not real"` leaves them out, and `--dist loadgroup` has one of each.
 
