@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import docker
 
@@ -157,19 +157,23 @@ def registry(directory: pathlib.Path) -> Iterator[Registry]:
 def engine(kind: str, directory: pathlib.Path, registry: str) -> Iterator[Engine]:
     """Start an engine with all that is its own in a directory, which trusts a registry."""
     sock = directory / "engine.sock"
-    command, environ = _COMMANDS[kind](directory, sock, registry)
-    try:
-        with _started(command, directory / "engine.log", **environ) as process:
-            _wait(lambda: _listens(sock), process, directory / "engine.log")
-            yield Engine(f"unix://{sock}", process.pid, kind)
-    finally:
-        _unmount_below(directory)
+    with tempfile.TemporaryDirectory() as run:
+        command, environ = _COMMANDS[kind](directory, sock, registry, run)
+        try:
+            with _started(command, directory / "engine.log", **environ) as process:
+                _wait(lambda: _listens(sock), process, directory / "engine.log")
+                yield Engine(f"unix://{sock}", process.pid, kind)
+        finally:
+            _unmount_below(directory)
+            _unmount_below(pathlib.Path(run))
 
 
 _Command = tuple[list[str], dict[str, str]]
 
 
-def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, containerd_store: bool = False) -> _Command:
+def _dockerd(
+    directory: pathlib.Path, sock: pathlib.Path, registry: str, _: str, containerd_store: bool = False
+) -> _Command:
     features = {"containerd-snapshotter": containerd_store}  # which of the two is the default depends on its version
     (directory / "daemon.json").write_text(json.dumps({"features": features}))
     command = ["dockerd", "--host", f"unix://{sock}", "--config-file", str(directory / "daemon.json")]
@@ -179,15 +183,15 @@ def _dockerd(directory: pathlib.Path, sock: pathlib.Path, registry: str, contain
     return command, {}
 
 
-def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:
+def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: str, run: str) -> _Command:
     """A dockerd in a Debian root of its own; the directory is in there under the same path."""
     root = debian_root(directory / "trixie", "trixie", "docker.io", "iptables")
-    command, _ = _dockerd(directory, sock, registry, containerd_store=True)
+    command, _ = _dockerd(directory, sock, registry, run, containerd_store=True)
     enter = str(pathlib.Path(__file__).parent / "in-root.sh")
     return [enter, root, str(directory), *command], {}
 
 
-def _podman(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Command:
+def _podman(directory: pathlib.Path, sock: pathlib.Path, registry: str, run: str) -> _Command:
     (directory / "tmp").mkdir()
     (directory / "containers.conf").write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\nlog_driver = "k8s-file"\n'
@@ -197,13 +201,17 @@ def _podman(directory: pathlib.Path, sock: pathlib.Path, registry: str) -> _Comm
     (directory / "registries.conf").write_text(
         f'unqualified-search-registries = ["docker.io"]\n[[registry]]\nlocation = "{registry}"\ninsecure = true\n'
     )
-    command = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/runroot"]
+    command = ["podman", "--root", f"{directory}/root", "--runroot", run]  # at most 50 characters
     command += ["--storage-driver", "overlay", "system", "service", "--time=0", f"unix://{sock}"]
     environ = {"CONTAINERS_CONF": f"{directory}/containers.conf", "TMPDIR": f"{directory}/tmp"}
     return command, {**environ, "CONTAINERS_REGISTRIES_CONF": f"{directory}/registries.conf"}
 
 
-_COMMANDS = {"docker": _dockerd, "podman": _podman, "containerd": _dockerd_of_trixie}
+_COMMANDS: dict[str, Callable[[pathlib.Path, pathlib.Path, str, str], _Command]] = {
+    "docker": _dockerd,
+    "podman": _podman,
+    "containerd": _dockerd_of_trixie,
+}
 
 
 def debian_root(target: pathlib.Path, suite: str, *packages: str) -> str:
