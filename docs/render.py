@@ -177,11 +177,11 @@ TRIED: tuple[tuple[str, str], ...] = (
 
 
 def tried_page() -> str:
-    """Return the page of what was tried, with the number of the tests that pytest finds for each."""
+    """Return the page of what was tried, with the number of the tests that pytest finds of each, NIGHTLY=1."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts="]
     root = REFERENCE.parent.parent
     # Without what the caller adds: under `--cov` this process would erase what has been measured so far.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"} | {"NIGHTLY": "1"}
     found = subprocess.run(
         command, cwd=root, env=environ, capture_output=True, text=True, check=True
     ).stdout.splitlines()
