@@ -510,10 +510,10 @@ def memory(bench: Bench) -> list[str]:
 
 
 def guard(bench: Bench) -> int:
-    """Measure a few times, more often what isn't clear, and return 1 where a goal is surely missed.
+    """Measure a few times, more often what misses its goal, and return 1 where one is surely missed.
 
-    That is where the whole interval lies above it. A machine that has no core free makes all of a case slower, its bare
-    starts too; only of what is done beside a restorer that waits it can't be told.
+    That is where the whole interval lies above it in the end. A machine that has no core free makes all of a case slower,
+    its bare starts too; only of what is done beside a restorer that waits it can't be told.
     """
     missed = 0
     cases = starts_over_bare(bench, "wheel")
@@ -524,7 +524,7 @@ def guard(bench: Bench) -> int:
             print(f"{case.name} comes to {row}")
             missed = 1
     times: dict[str, list[tuple[float, float, float]]] = {case.name: [] for case in cases}
-    unclear = [case for case in cases if case.goal]
+    above = [case for case in cases if case.goal]
     starts: list[tuple[float, float]] = []
 
     def start() -> float:
@@ -536,19 +536,21 @@ def guard(bench: Bench) -> int:
 
     for runs in (9, 9, 18, 36):
         starts.clear()
-        for name, samples in interleaved(unclear, runs, start).items():
+        for name, samples in interleaved(above, runs, start).items():
             times[name] += samples
         waits = statistics.median(took for took, _ in starts) / statistics.median(used for _, used in starts)
-        unclear = [case for case in unclear if not _clear(case, times[case.name], waits)]
-        if not unclear:
+        above = [case for case in above if over_bare(times[case.name]) > (case.goal or 0)]
+        if not above:
             break
     for case in cases:
         if case.goal:
             ratio, low, high = boot(times[case.name], over_bare)
-            bad = low > case.goal and case not in unclear
+            busy = waits > QUIET
+            bad = low > case.goal and not (busy and case.beside)
             missed |= bad
-            untold = "busy, can't be told" if waits > QUIET else "about the goal"
-            verdict = "MISSED" if bad else untold if case in unclear else ""
+            verdict = (
+                "MISSED" if bad else "" if ratio <= case.goal else "busy, can't be told" if busy else "hardly more"
+            )
             print(f"{case.name:40} {ratio:6.2f} ({low:.2f} to {high:.2f})  at most {case.goal:g}  {verdict}")
     for runs in (3, 7, 15):
         more = next(more for size, more, _ in sizes(bench, runs, 1_000_000) if size == MEGABYTE)
@@ -562,13 +564,6 @@ def guard(bench: Bench) -> int:
         f"{'questions to the registry under never':40} {asked:6}                 at most 0  {'MISSED' if asked else ''}"
     )
     return int(missed or asked > 0)
-
-
-def _clear(case: Case, samples: list[tuple[float, float, float]], waits: float) -> bool:
-    """Return whether a goal is met or surely missed; `waits` is a bare start in times of its processor time."""
-    ratio, low, _ = boot(samples, over_bare)
-    goal = case.goal or 0
-    return ratio <= goal or (low > goal and not (case.beside and waits > QUIET))
 
 
 if __name__ == "__main__":

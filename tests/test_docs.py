@@ -31,18 +31,27 @@ def test_the_reference_pages_are_what_the_code_says() -> None:
     subprocess.run([sys.executable, "docs/render.py", "--check"], check=True, cwd=ROOT)
 
 
-def test_the_readme_names_every_option_variable_and_exit_code() -> None:
+def test_the_readme_names_every_option_and_variable() -> None:
     for name, variable in settings.VARIABLES.items():
         assert f"`--{name}" in README
         assert f"`{variable}`" in README
-    for error in (errors.WrongUse, errors.NotInDaemon, errors.NotRepaired, errors.CannotRun, errors.NotThere):
-        assert re.search(rf"\b{error.exit_code}\b", README)
+
+
+def test_every_exit_code_of_an_error_has_its_place_where_exit_codes_are_told_of() -> None:
+    of_errors = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "exit_code")}
+    assert {64, 80, 81, 126, 127} <= of_errors
+    (paragraph,) = re.findall(r"^The exit status is .*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert set(map(int, re.findall(r"\b\d+(?= [a-z])", paragraph.replace("\n", " ").replace("128 + n", "")))) == (
+        of_errors - {1}
+    )
+    page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
+    assert set(map(int, re.findall(r"^\| (\d+) \|", page, re.MULTILINE))) == of_errors | {1}
 
 
 def test_the_environment_page_names_every_variable_that_the_code_reads() -> None:
     page = (ROOT / "docs" / "reference" / "environment.md").read_text()
     read = set()
-    for path in (ROOT / "shim").glob("*.py"):
+    for path in (ROOT / "shim").rglob("*.py"):
         read |= set(re.findall(r'"((?:CNB|DOCKER|ANALYZED_SHIM)_[A-Z_]+)"', path.read_text()))
     read.discard("CNB_BUILD_IMAGE")  # only looked at by check
     assert len(read) > 12
@@ -126,26 +135,41 @@ PAGES = sorted(
 )
 
 
+CALLS: dict[tuple[str, ...], set[str]] = {
+    ("docker", "load"): {"--input"},
+    ("docker", "tag"): set(),
+    ("docker", "image", "inspect"): set(),
+    ("pack", "build"): {"--builder", "--lifecycle-image"},
+    ("systemctl", "--user", "start"): set(),
+    ("pip", "install"): set(),
+}
+"""What the pages call of other programs, and the options that those have there."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_the_shell_parts_of_the_documents_run(
     shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, page: pathlib.Path, bundle: pathlib.Path
 ) -> None:
     """In the order of the page, with the stand-in where the lifecycle is, and recorders where docker and pack are.
 
-    The bundle is there already, and deriving images of a registry that has none only prints; other tests do both.
+    The bundle is there already, and deriving images of a registry that has none only prints; other tests do both. What
+    is called of other programs has only what those have, and names what the page made.
     """
     (tmp_path / "bundle").symlink_to(bundle)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(tmp_path / "tools")
     lifecycle = tmp_path / "cnb" / "lifecycle"
     shutil.copytree(shim.lifecycle, lifecycle, symlinks=True)
-    tools = tmp_path / "tools"
+    tools, recorded = tmp_path / "tools", tmp_path / "recorded"
     tools.mkdir()
+    recorded.touch()
+    derived: set[str] = set()
+    called = 0
     program(
         tools / "analyzed-shim", f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
     )
     for name in ("docker", "pack", "systemctl", "pip"):
-        program(tools / name, f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/recorded\n')
+        program(tools / name, f'#!/bin/sh\nprintf "%s\\t" "${{0##*/}}" "$@" >> {recorded}\necho >> {recorded}\n')
     place = tmp_path / "try"
     names = {
         "/cnb/lifecycle": str(lifecycle),
@@ -185,8 +209,20 @@ def test_the_shell_parts_of_the_documents_run(
         )
         assert ended.returncode == 0, (script, ended.stdout, ended.stderr)
         assert "Traceback" not in ended.stderr
+        printed = re.findall(r"commit it as ([^\s,]+)", ended.stdout)
+        assert printed == re.findall(r"analyzed-shim builder .*--tag (\S+)", script)
+        derived.update(printed)
+        called += len(re.findall(r"^(?:docker|pack|systemctl|pip) ", script, re.MULTILINE))
         ran += 1
     assert ran, page
+    calls = [line.split("\t")[:-1] for line in recorded.read_text().splitlines()]
+    assert len(calls) == called
+    for call in calls:
+        verb = next(verb for verb in CALLS if tuple(call[: len(verb)]) == verb)
+        options = [word.partition("=")[0] for word in call[len(verb) :] if word.startswith("-")]
+        assert set(options) <= CALLS[verb], call
+        if "--lifecycle-image" in call:
+            assert call[call.index("--lifecycle-image") + 1] in derived
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:

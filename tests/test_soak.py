@@ -8,6 +8,7 @@ import random
 import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
@@ -18,6 +19,20 @@ from tests.conftest import SHIM, Layers, Shim
 from tests.test_process import program, wait_for
 
 ENGINES = ("docker",)
+
+
+class Called(NamedTuple):
+    """How a phase is called, and what analyzed.toml has."""
+
+    phase: str
+    arguments: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    environ: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
+    reachable: bool = True
+    reference: str = ""
+    memory_file: bool = False
+
+
 RUNS = int(os.environ.get("SOAK", "1000"))
 SIDE_BY_SIDE = 16
 
@@ -36,16 +51,16 @@ def test_a_thousand_runs_sixteen_side_by_side(
     for phase, text in (("analyzer", "true"), ("exporter", "true"), ("restorer", "true"), ("rewriting", rewrite)):
         program(phases / phase, f"#!/bin/sh\n{text}\n")
     ways = {
-        "row 1": (("--", "restorer"), name, name, {"CNB_PLATFORM_API": "0.12"}),
-        "the note": (("--", "analyzer", "-daemon", "app"), name, name, {}),
-        "row 2": (("--", "restorer"), right, right, {}),
-        "row 3": (("--no-daemon", "--", "rewriting"), name, digest, {}),
-        "row 4": (("--daemon", "--", "restorer"), name, right, {}),
-        "row 5": (("--daemon", "--", "restorer"), name, name, {"DOCKER_HOST": f"unix://{tmp_path}/none"}),
-        "row 6": (("--", "rewriting"), name, right, {}),
-        "row 8": (("--", "exporter", "-daemon", "app"), name, name, {}),
-        "row 9": (("--", "exporter", "-daemon", "app"), digest, right, {}),
-        "row 10": (("--", "exporter", "app"), right, name, {}),
+        "nothing-to-do": (("--", "restorer"), name, name, {"CNB_PLATFORM_API": "0.12"}),
+        "note": (("--", "analyzer", "-daemon", "app"), name, name, {}),
+        "no-switch": (("--", "restorer"), right, right, {}),
+        "registry-build": (("--no-daemon", "--", "rewriting"), name, digest, {}),
+        "daemon-build": (("--daemon", "--", "restorer"), name, right, {}),
+        "daemon-out-of-reach": (("--daemon", "--", "restorer"), name, name, {"DOCKER_HOST": f"unix://{tmp_path}/none"}),
+        "likely: reverted": (("--", "rewriting"), name, right, {}),
+        "takes-it": (("--", "exporter", "-daemon", "app"), name, name, {}),
+        "repairs": (("--", "exporter", "-daemon", "app"), digest, right, {}),
+        "heals": (("--", "exporter", "app"), right, name, {}),
     }
     token = uuid.uuid4().hex
     tmp = tmp_path / "tmp"
@@ -56,7 +71,7 @@ def test_a_thousand_runs_sixteen_side_by_side(
     def run(number: int, way: str) -> None:
         arguments, before, after, environ = ways[way]
         layers = Layers(tmp_path / f"layers{number}")
-        layers.write(before, None if way == "row 2" else name)
+        layers.write(before, None if way == "no-switch" else name)
         words = [str(phases / word) if (phases / word).exists() else word for word in arguments]
         env = {**base, "CNB_LAYERS_DIR": str(layers.path), **environ}
         ended = subprocess.run(
@@ -66,7 +81,7 @@ def test_a_thousand_runs_sixteen_side_by_side(
         assert "Traceback" not in ended.stderr, (way, ended.stderr)
         assert layers.stray() == set(), way
 
-    run(-1, "row 6")  # whatever the daemon opens once and keeps
+    run(-1, "likely: reverted")  # whatever the daemon opens once and keeps
     before, files = open_in(engine), around(tmp_path)
     dice = random.Random(1457)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -99,29 +114,39 @@ def alive(token: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("row", ["note", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"])
+ROWS = {
+    "note": Called("analyzer", ("-daemon", "app")),
+    "nothing-to-do: Platform API": Called("restorer", environ={"CNB_PLATFORM_API": "0.12"}),
+    "no-switch": Called("restorer", memory_file=True),
+    "registry-build": Called("restorer", options=("--no-daemon",)),
+    "daemon-build": Called("restorer", options=("--daemon",), memory_file=True),
+    "daemon-out-of-reach": Called("restorer", options=("--daemon",), reachable=False, memory_file=True),
+    "likely: unchanged": Called("restorer"),
+    "unknown": Called("restorer", reachable=False),
+    "takes-it": Called("exporter", ("-daemon", "app")),
+    "repairs": Called("exporter", ("-daemon", "app"), reference=f"r@sha256:{'0' * 64}"),
+    "heals": Called("exporter", ("app",), reference="5" * 64),
+}
+"""By the row that it comes to how a phase is called."""
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_a_phase_inherits_the_standard_streams_and_at_most_the_memory_file(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path, row: str, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, registry = real_parts
     name = registry.push("run/open:1.0", images.multi("open"))
     engine.pull(name)
-    layers.write(
-        {"9": f"r@sha256:{'0' * 64}", "10": str(engine.id_of(name))}.get(row, name), None if row == "2" else name
-    )
-    text = "#!/bin/sh\nexec ls -l /proc/self/fd\n"
-    called = {"note": "analyzer", "8": "exporter", "9": "exporter", "10": "exporter"}.get(row, "restorer")
-    phase = program(tmp_path / called, text)
-    environ = {"CNB_PLATFORM_API": "0.12"} if row == "1" else {}
-    if row not in ("5", "7"):
-        environ["DOCKER_HOST"] = engine.url
-    arguments = () if called == "restorer" else ("app",) if row == "10" else ("-daemon", "app")
-    options = {"3": ("--no-daemon",), "4": ("--daemon",), "5": ("--daemon",)}.get(row, ())
+    called = ROWS[row]
+    layers.write(called.reference or name, None if row == "no-switch" else name)
+    phase = program(tmp_path / called.phase, "#!/bin/sh\nexec ls -l /proc/self/fd\n")
+    environ = {**({"DOCKER_HOST": engine.url} if called.reachable else {}), **called.environ}
     shim.unmeasured()
-    ended = shim.run(phase, *arguments, options=options, **environ)
+    ended = shim.run(phase, *called.arguments, options=called.options, **environ)
     assert ended.code == 0, ended.err
     assert ended.report["row"] == row, ended.report
     links = [line.partition(" -> ") for line in ended.out.splitlines()[1:]]
+    assert {number.rpartition(" ")[2] for number, _, _ in links} >= {"0", "1", "2"}
     more = {target for number, _, target in links if int(number.rpartition(" ")[2]) > 2 and "/fd" not in target}
-    assert more == ({"/memfd:group.toml (deleted)"} if row in ("2", "4", "5") else set())
+    assert more == ({"/memfd:group.toml (deleted)"} if called.memory_file else set())
     engine.forget(registry.host)
