@@ -512,8 +512,8 @@ def memory(bench: Bench) -> list[str]:
 def guard(bench: Bench) -> int:
     """Measure a few times, more often what misses its goal, and return 1 where one is surely missed.
 
-    That is where the whole interval lies above it in the end. A machine that has no core free makes all of a case slower,
-    its bare starts too; only of what is done beside a restorer that waits it can't be told.
+    That is where the whole interval lies above it in the end. A machine that has no core free makes all of a case
+    slower, its bare starts too; only of what is done beside a restorer that waits it can't be told.
     """
     missed = 0
     cases = starts_over_bare(bench, "wheel")
