@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -203,17 +204,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the grouping looks at them
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real engine: `-m "not real"` leaves them out, and `--dist loadgroup` has one of each.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have all tests of an engine run in one process under `-n 2`: each process would start an engine of its own."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    In one process, that is, whose tests of an engine follow each other.
-    """
+    class ByEngine(LoadScopeScheduling):  # type: ignore[misc]  # which has no types
+        def _split_scope(self, nodeid: str) -> str:
+            kind = re.search(rf"[\[-]({'|'.join(real.ENGINES)})[-\]]", nodeid)
+            return kind[1] if kind else nodeid
+
+    return ByEngine(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real engine: `-m "not real"` leaves them out."""
     for item in items:
         if "real_engine" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
-            kind: Any = getattr(item, "callspec").params["real_engine"]  # noqa: B009  # only items of functions have it
-            item.add_marker(pytest.mark.xdist_group(kind))
 
 
 def leave_out(reason: str) -> NoReturn:
