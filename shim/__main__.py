@@ -28,17 +28,17 @@ def main() -> int:
         real = environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
         if _has_nothing_to_do(sys.argv[1:], environ) and not program.is_same(real, sys.argv[0]):
             program.try_to_become(real, sys.argv, environ)
-        from shim.phase import wrap
+        from shim.phase import start
 
-        _end(wrap.drop_in(real, sys.argv, environ))
+        _end(start.drop_in(real, sys.argv, environ))
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
         program.begin()
         environ = program.inherited_environment()
         if sys.argv[2:3] == ["--"] and sys.argv[3:] and _has_nothing_to_do(sys.argv[3:], environ):
             program.try_to_become(sys.argv[3], sys.argv[3:], environ)
-        from shim.phase import wrap
+        from shim.phase import start
 
-        _end(wrap.run(sys.argv[2:], environ))
+        _end(start.run(sys.argv[2:], environ))
     from shim.tools import cli  # typer costs six bare interpreter starts
 
     return cli.main()

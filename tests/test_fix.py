@@ -168,7 +168,7 @@ def test_bad_input_names_the_file_and_the_way_out(shim: Shim, layers: Layers, tm
     for verb in ("fix", "snapshot"):
         ended = shim.call(*SHIM, verb)
         assert ended.code == 66
-        assert f"there is no {layers.toml} (" in ended.err
+        assert f"{layers.toml} not found (" in ended.err
     layers.toml.write_text("[")
     for verb in ("fix", "snapshot"):
         assert shim.call(*SHIM, verb).code == 66

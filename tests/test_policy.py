@@ -58,6 +58,7 @@ def after_a_run(facts: Facts, step: Step) -> Iterator[Facts]:
                     for run in ("as-called",) if step.lookup else ("without-lookup", "as-called"):
                         yield facts.but(
                             run=run,
+                            preventable=step.lookup or run == "without-lookup",
                             status=status,
                             daemon=daemon,
                             reference=reference,
@@ -249,7 +250,7 @@ def test_the_restorer_runs_at_most_twice_as_our_child() -> None:
             assert not facts.retried
             assert not facts.touched
             assert row.lookup is (facts.run == "without-lookup")
-            assert row.lookup or facts.daemon == "has"
+            assert row.lookup or (facts.daemon == "has" and facts.preventable)
 
 
 def test_a_signal_ends_it() -> None:
@@ -387,6 +388,7 @@ CONTRACT: list[tuple[Any, str, str]] = [
     ({**R, **FAILED, "daemon": "has", "touched": True}, "restorer failed", "unchanged return"),
     ({**R, **FAILED_WITHOUT, "daemon": "has", "retried": True}, "restorer failed", "unchanged return"),
     ({**R, **FAILED, "daemon": "lacks"}, "restorer failed", "unchanged return"),
+    ({**D, **FAILED, "daemon": "has", "preventable": False}, "restorer failed", "unchanged return"),
     ({**R, "run": "as-called", "status": "killed", "daemon": "has"}, "restorer failed", "unchanged return"),
     ({**R, **WITHOUT, "daemon": "has", "retried": True}, "likely: retried", "retried return id"),
     ({**R, **WELL, "daemon": "has", "reference": "empty"}, "likely: empty reference", "filled return id"),

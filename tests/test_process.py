@@ -454,8 +454,8 @@ def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path
 def test_a_question_that_is_still_open_gets_no_signal_instead_of_us() -> None:
     """A thread that blocks none would be given the phase's end while we don't wait for it yet, and ignore it."""
     code = (
-        "import os, time; from shim.daemon import client; from shim.phase import process;"
-        "client.Inquiry(lambda: time.sleep(60));"
+        "import os, time; from shim.daemon import session; from shim.phase import process;"
+        "session.Inquiry(lambda: time.sleep(60));"
         "os._exit(process.run('/bin/sh', ('sh', '-c', 'exit 7'), os.environ, lambda: time.sleep(1)).code)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 7

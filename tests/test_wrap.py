@@ -281,7 +281,8 @@ def test_out_of_reach_an_empty_reference_gets_its_name(shim: Shim, layers: Layer
 
 AS_USER = (
     "import json, os, platform, resource, shutil, socket, sys, tempfile; sys.path.insert(0, os.getcwd())\n"
-    "import shim.__main__ as main, shim.phase.report\nfrom tests import forbid; machine = platform.machine()\n"
+    "import shim.__main__ as main, shim.phase.report, shim.phase.wrap, shim.phase.start, shim.daemon.client, tomllib\n"
+    "from tests import forbid; machine = platform.machine()\n"
     "os.setgroups([]); os.setgid(1000); os.setuid(1000)\n"
 )
 """Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from shim.record import boolean
+from shim.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from shim.policy.row import Level
 
+_MOST = 2000
+"""Characters that a line may have."""
 _ORDER: tuple[Level, ...] = ("debug", "info", "warn", "error")
 _MARKS: dict[Level, tuple[str, str]] = {
     "debug": ("", ""),
@@ -39,19 +42,11 @@ class Log:
         mark, colour = _MARKS[level]
         if self._colour and colour:
             mark = f"{colour}{mark}\x1b[0m"
-        line = printable(f"{sentence} [{outcome}]" if outcome else sentence)
+        line = plain(f"{sentence} [{outcome}]" if outcome else sentence, _MOST)
         try:
             os.write(2, f"analyzed-shim: {mark}{line}\n".encode())
         except OSError:
             pass
-
-
-def printable(text: str) -> str:
-    """Return text of others as one line that does nothing to a terminal: what can't be seen is escaped."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def log_for(environ: Mapping[str, str], flags: Mapping[str, str]) -> Log:

@@ -91,22 +91,6 @@ def run(path: str, argv: tuple[str, ...], environ: Mapping[str, str], meanwhile:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
-def without_signals(start: Callable[[], None]) -> None:
-    """Start a thread that is given no signal.
-
-    Else the kernel may hand it the end of a phase while `run` isn't waiting yet, where an unhandled SIGCHLD is lost.
-
-    Args:
-        start: what starts it.
-
-    """
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _forwarded())
-    try:
-        start()
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-
-
 def _stop(number: int) -> None:
     """Stop as any program would by this signal.
 

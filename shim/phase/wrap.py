@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from shim import policy
 from shim.daemon.session import Session
 from shim.errors import (
     BrokenFile,
-    CannotRun,
     CannotStart,
     EditRefused,
     MissingFile,
     NotInDaemon,
     NotRepaired,
-    NotThere,
     PullFailed,
     ShimError,
-    WrongUse,
 )
 from shim.layers import analyzed, group, note
-from shim.phase import invocation, process, program, settings
+from shim.phase import process, program, settings
 from shim.phase.gather import ask, ask_for_name, gather, sentence, with_image, with_what_was_left
-from shim.phase.log import log_for
 from shim.policy.evidence import certainty
+from shim.words import without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from shim.daemon.session import Inquiry
     from shim.phase.gather import Seen
@@ -38,67 +34,19 @@ if TYPE_CHECKING:
     from shim.policy.row import End, Step
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run `analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...`, and return the exit code.
+def wrap(call: Invocation, path: str, options: Mapping[str, str], log: Log) -> int:
+    """Wrap a phase, and return the exit code; if the shim execs the phase, this does not return.
 
     Args:
-        arguments: what stands behind `run`.
-        environ: the environment, which the phase gets as it is.
+        call: the phase's call.
+        path: what is started for it.
+        options: the shim's own options that were given, by name.
+        log: where the shim's lines go.
+
+    Raises:
+        ShimError: what ends in an error of the shim's own; any other error is said, and fails no build.
 
     """
-
-    def is_program(name: str) -> bool:
-        try:
-            path = program.find(name, environ)
-        except NotThere:
-            return False
-        return os.path.isfile(path) and os.access(path, os.X_OK)
-
-    log = log_for(environ, {})
-    try:
-        options, rest = settings.split(arguments)
-        if not rest:
-            raise WrongUse("no phase to run", "analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...")
-        call = invocation.read(rest, environ, is_program)
-        log = log_for(call.variables, call.flags)
-        return _wrap(call, program.find(call.program, environ), options, log)
-    except ShimError as problem:
-        return _failed(problem, log)
-
-
-def drop_in(real: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run as a drop-in replacement for a phase; if the shim execs it, this does not return.
-
-    Args:
-        real: the path of the real phase.
-        argv: the arguments, the path of the drop-in first; all of them are the phase's.
-        environ: the environment, which the phase gets as it is.
-
-    """
-    call = invocation.drop_in(real, argv, environ)
-    log = log_for(call.variables, call.flags)
-    try:
-        if not os.path.exists(real):
-            raise NotThere(
-                f"{real} not found, the real {call.phase}",
-                f"put it there, or set ANALYZED_SHIM_{call.phase.upper()} to its path",
-            )
-        if os.path.samefile(real, argv[0]):
-            raise CannotRun(
-                f"{real} is the shim itself", f"set ANALYZED_SHIM_{call.phase.upper()} to the real phase's path"
-            )
-        return _wrap(call, real, {}, log)
-    except ShimError as problem:
-        return _failed(problem, log)
-
-
-def _failed(problem: ShimError, log: Log) -> int:
-    log.write("error", problem.with_tip, problem.outcome)
-    return problem.exit_code
-
-
-def _wrap(call: Invocation, path: str, options: Mapping[str, str], log: Log) -> int:
-    """Wrap the phase; an error of our own fails no build."""
     affected = call.phase != "other" and not call.about and call.api == "affected"
     own = {name: value for name, value in call.environ.items() if name.startswith("ANALYZED_SHIM_")}
     chosen = settings.read(options, {**call.variables, **own}, only_report=not affected)
@@ -178,6 +126,7 @@ class _Wrapped:
         seen = seen.but(
             facts=seen.facts.but(
                 run="as-called" if argv == self._call.argv else "without-lookup",
+                preventable=step.lookup or argv != self._call.argv,
                 status="killed" if ended else "failed" if ending.code else "succeeded",
                 retried=seen.runs > 0,
             ),
@@ -277,7 +226,7 @@ class _Wrapped:
             self._log,
             self._session,
             certainty=certainty(seen.facts) if seen.before else None,
-            command=self._call.argv,
+            command=tuple(without_secrets(word) if "://" in word else word for word in self._call.argv),
             exit_code=code,
             seconds=round(time.monotonic() - self._began, 3),
         )

@@ -51,6 +51,8 @@ class Facts(Record):
     """The daemon was asked to pull, whatever came of it."""
     run: Run = "none"
     """How the restorer was run last."""
+    preventable: bool = True
+    """The restorer can be given a group.toml without extensions."""
     status: Status = "not-run"
     """How that run ended."""
     retried: bool = False

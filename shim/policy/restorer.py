@@ -245,7 +245,9 @@ _FAILED = section(
     Step(
         name="retry without lookup",
         when="the restorer failed as called, before it wrote analyzed.toml, and the daemon has the run image",
-        holds=lambda f: f.status == "failed" and f.daemon == "has" and not f.touched and not f.retried,
+        holds=lambda f: (
+            f.status == "failed" and f.daemon == "has" and not f.touched and not f.retried and f.preventable
+        ),
         does="runs it again without the lookup, with a warning",
         action="run",
         lookup=False,
