@@ -159,6 +159,8 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("launchers, scripts in the restorer's place, forks with flags of their own, `extend`", "test_launchers.py"),
     ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "test_wrap.py"),
     ("faults of the daemon, on a real socket", "test_engine.py"),
+    ("whom the shim asks: addresses, proxies, TLS and versions as the phase's client takes them", "test_find.py"),
+    ("a daemon's answers, pulls and credentials, over Unix sockets, TCP and TLS", "test_client.py"),
     ("faults of the file system, of TCP and TLS, of the clock and of the note", "test_faults.py"),
     ("bad input, each on a real file system: full, read-only, a mount of its own, no /proc", "test_bad_input.py"),
     ("SIGKILL at each step that touches a file, in fifteen ways, and at 300 random moments", "test_kills.py"),
