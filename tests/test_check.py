@@ -165,7 +165,7 @@ def test_what_is_wrong_with_the_files(shim: Shim, layers: Layers) -> None:
     assert f"{layers.group} not found" in whats(check(shim))
     layers.write("r:1", "r:1")
     layers.toml.write_text("[")
-    assert f"{layers.toml} isn't TOML" in whats(check(shim))
+    assert f"{layers.toml} is not valid TOML" in whats(check(shim))
     layers.toml.write_text("")
     assert "has no [run-image]" in whats(check(shim))
     layers.write("r:1", "r:1")
