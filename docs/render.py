@@ -170,6 +170,7 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("any document and any arguments, by fuzzing", "test_properties.py"),
     ("a phase's flags and environment", "test_invocation.py"),
     ("the CI step", "test_fix.py"),
+    ("what an image packs as its lifecycle directory", "test_derive.py"),
     ("what `check` says", "test_check.py"),
     ("imports: one way, and nothing heavy in what becomes the phase", "test_imports.py"),
     ("the demonstration, on the embedded engine and on real ones", "test_demo.py"),

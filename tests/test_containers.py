@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
   const char *layers = getenv("CNB_LAYERS_DIR"), *group = 0, *status = getenv("PHASE_EXIT");
   char path[4096], buffer[8192];
   printf("%s pid %d uid %d\n", basename(strdup(argv[0])), getpid(), getuid());
-  for (int at = 1; at < argc; at++) if (!strcmp(argv[at], "-group") && at + 1 < argc) group = argv[at + 1];
+  for (int at = 1; at < argc; at++) if (!strncmp(argv[at], "-group=", 7)) group = argv[at] + 7;
   snprintf(path, sizeof path, "%s/group.toml", layers ? layers : "/layers");
   FILE *file = fopen(group ? group : path, "r");
   size_t length = file ? fread(buffer, 1, sizeof buffer - 1, file) : 0;
@@ -481,10 +481,13 @@ def test_check_inside_says_which_phases_are_wrapped_and_what_is_wrong(
     socket = engine.url.removeprefix("unix://")
     os.chmod(socket, 0o660)
     box.lay("r:1", "r:1")
-    for mounted, what in ((socket, "/var/run/docker.sock isn't ours to open"), (None, "there is no daemon's socket")):
+    for mounted, what in (
+        (socket, "permission denied on /var/run/docker.sock"),
+        (None, "/var/run/docker.sock not found"),
+    ):
         ended = box.run(f"{bundling.NAME}/bin/analyzed-shim", "check", socket=mounted, user="1000")
         assert ended.code == 0, ended.err
-        assert "wrapped        analyzer, restorer, exporter\n" in ended.out
+        assert "drop-ins:         analyzer, restorer, exporter\n" in ended.out
         assert what in ended.out
 
 

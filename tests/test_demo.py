@@ -51,9 +51,9 @@ def test_the_demonstration_on_a_real_daemon_leaves_nothing_there(
     before = {image["Id"] for image in engine.client.images()}
     ended = shim.call(*SHIM, "demo", "--docker", DOCKER_HOST=engine.url)
     assert "your own daemon" in ended.out
-    if engine.kind == "docker":
+    if engine.kind != "podman":
         assert ended.code == 0, ended.out + ended.err
-    else:  # which trust no registry without TLS
+    else:  # which trusts no registry without TLS
         assert ended.code == 1
         assert "without --docker" in ended.err
     assert {image["Id"] for image in engine.client.images()} == before
@@ -62,7 +62,7 @@ def test_the_demonstration_on_a_real_daemon_leaves_nothing_there(
 def test_the_demonstration_without_the_daemon_it_was_asked_for(shim: Shim) -> None:
     ended = shim.call(*SHIM, "demo", "--docker")
     assert ended.code == 1
-    assert "there is no " in ended.err
+    assert "no-such.sock" in ended.err
     assert "without --docker" in ended.err
 
 

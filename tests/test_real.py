@@ -293,7 +293,7 @@ def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) ->
     assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
     image = ground.images["multi" if policy == "if-not-present" else "newer"]
     assert layers.reference == id_in(ground.engine, image)
-    about, engine = ended.report["engine"], ground.engine
+    about, engine = ended.report["daemon"], ground.engine
     said: dict[str, Any] = {**engine.client.info(), **engine.client.version()}
     assert about["name"] == ("Podman" if engine.kind == "podman" else "Docker")
     assert about["version"] == said["Version"]

@@ -20,6 +20,9 @@ from typing import Any
 from shim.demo.images import Image
 from shim.demo.lifecycle import ARCHITECTURE, manifest, split_tag
 
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS hello (RFC 8446, 5.1)."""
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -31,6 +34,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep silent."""
+
+    def handle(self) -> None:
+        """Answer, also a client that tries TLS first, such as Docker with the containerd store.
+
+        On loopback that client goes on with plain HTTP, but only if what it gets for its TLS hello begins with `HTTP/`.
+        """
+        if self.rfile.peek(1)[:1] == _TLS_HANDSHAKE:  # type: ignore[attr-defined]  # it is buffered
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            return
+        super().handle()
 
     def do_GET(self) -> None:
         """Answer."""

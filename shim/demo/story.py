@@ -86,7 +86,7 @@ class DockerEngine:
         """Pull an image by name."""
         try:
             self._daemon.pull(name, lambda *_: None)
-        except PullFailed as problem:  # Podman, and Docker 26 with the containerd store, want TLS on 127.0.0.1 too
+        except PullFailed as problem:  # Podman wants TLS on 127.0.0.1 too
             raise ShimError(
                 f"your daemon doesn't pull from the demonstration's registry on 127.0.0.1: {problem}",
                 "play the demonstration without --docker",

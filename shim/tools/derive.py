@@ -19,6 +19,7 @@ from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
 from shim.tools import install as bundling
+from shim.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,14 +90,39 @@ def derive(daemon: engine.Daemon, wanted: Derived, tell: Callable[[str], None]) 
     return image_id
 
 
+def checked(members: list[tarfile.TarInfo]) -> dict[str, tarfile.TarInfo]:
+    """Return the members of a packed lifecycle directory by name, if they can be unpacked without leaving it.
+
+    Only newer Pythons check that by themselves, and the daemon packs what somebody put into the image.
+
+    Raises:
+        NoLifecycle: a member lies elsewhere or behind a link, is a link to a file elsewhere, or is a device.
+
+    """
+    top = os.path.basename(LIFECYCLE)
+    by_name: dict[str, tarfile.TarInfo] = {}
+    for member in members:
+        name = member.name.rstrip("/")
+        parts = name.split("/")
+        above = ("/".join(parts[:length]) for length in range(1, len(parts)))
+        bad = parts[0] != top or not set(parts).isdisjoint(("", ".", "..")) or "\0" in name
+        bad |= any(by_name[folder].issym() or by_name[folder].islnk() for folder in above if folder in by_name)
+        bad |= name in by_name or not (member.isreg() or member.isdir() or member.issym() or member.islnk())
+        bad |= member.islnk() and not (member.linkname in by_name and by_name[member.linkname].isreg())
+        if bad:
+            raise bundling.NoLifecycle(
+                f"{LIFECYCLE} of the image has {plain(member.name)!r}, which can't be unpacked safely", "don't use it"
+            )
+        by_name[name] = member
+    return by_name
+
+
 def _install(packed: bytes, directory: pathlib.Path, bundle: str) -> bytes:
     """Install the bundle into a packed lifecycle directory; owners and times of what was there stay."""
-    before: dict[str, tarfile.TarInfo] = {}
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        for member in archive.getmembers():
-            before[member.name.rstrip("/")] = member
+        before = checked(archive.getmembers())
         safely: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}  # from Python 3.11.4 on
-        archive.extractall(directory, **safely)  # noqa: S202  # the daemon packed it
+        archive.extractall(directory, **safely)  # noqa: S202  # each member was checked
     place = directory / os.path.basename(LIFECYCLE)
     bundling.uninstall(str(place))  # so that deriving from a derived image gives the same again
     bundling.install(str(place), bundle, LIFECYCLE)
