@@ -30,7 +30,6 @@ class Called(NamedTuple):
     environ: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
     reachable: bool = True
     reference: str = ""
-    memory_file: bool = False
 
 
 RUNS = int(os.environ.get("SOAK", "1000"))
@@ -117,10 +116,10 @@ def alive(token: str) -> list[int]:
 ROWS = {
     "note": Called("analyzer", ("-daemon", "app")),
     "nothing-to-do: Platform API": Called("restorer", environ={"CNB_PLATFORM_API": "0.12"}),
-    "no-switch": Called("restorer", memory_file=True),
+    "no-switch": Called("restorer"),
     "registry-build": Called("restorer", options=("--no-daemon",)),
-    "daemon-build": Called("restorer", options=("--daemon",), memory_file=True),
-    "daemon-out-of-reach": Called("restorer", options=("--daemon",), reachable=False, memory_file=True),
+    "daemon-build": Called("restorer", options=("--daemon",)),
+    "daemon-out-of-reach": Called("restorer", options=("--daemon",), reachable=False),
     "likely: unchanged": Called("restorer"),
     "unknown": Called("restorer", reachable=False),
     "takes-it": Called("exporter", ("-daemon", "app")),
@@ -131,7 +130,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_phase_inherits_the_standard_streams_and_at_most_the_memory_file(
+def test_a_script_in_a_phase_s_place_inherits_the_standard_streams_and_nothing_else(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path, row: str, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, registry = real_parts
@@ -148,5 +147,5 @@ def test_a_phase_inherits_the_standard_streams_and_at_most_the_memory_file(
     links = [line.partition(" -> ") for line in ended.out.splitlines()[1:]]
     assert {number.rpartition(" ")[2] for number, _, _ in links} >= {"0", "1", "2"}
     more = {target for number, _, target in links if int(number.rpartition(" ")[2]) > 2 and "/fd" not in target}
-    assert more == ({"/memfd:group.toml (deleted)"} if called.memory_file else set())
+    assert more == set()
     engine.forget(registry.host)
