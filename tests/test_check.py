@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from shim.daemon.platform import own_platform
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.phase.settings import PULL_POLICIES
@@ -123,6 +124,20 @@ def test_a_variable_is_read_as_run_reads_it(shim: Shim, layers: Layers) -> None:
     assert check(shim, "--no-daemon", ANALYZED_SHIM_DAEMON="yes")["build"] == "registry"
 
 
+def test_the_real_restorer_is_asked_for_its_version_at_an_affected_api(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    layers.write("r:1", "r:1")
+    lifecycle = tmp_path / "cnb"
+    lifecycle.mkdir()
+    program(lifecycle / "restorer", "#!/bin/sh\necho 9.9.9\n")
+    program(lifecycle / "lifecycle", "#!/bin/sh\necho 8.8.8\n")
+    program(lifecycle / "restorer.real", '#!/bin/sh\n[ "$CNB_PLATFORM_API $1" = "0.11 -version" ] && echo 0.20.5+x\n')
+    assert check(shim, "--lifecycle", str(lifecycle))["lifecycle"] == "0.20.5"
+    program(lifecycle / "restorer.real", "#!/bin/sh\nprintf '\\377'\n")
+    assert "lifecycle" not in check(shim, "--lifecycle", str(lifecycle))
+
+
 def test_the_scenarios_are_told_apart_by_the_lifecycle_s_version(
     shim: Shim, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
@@ -185,14 +200,43 @@ def test_what_is_wrong_with_the_daemon(
     (tmp_path / "file").write_text("")
     assert "is not a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
     for options, severity, what in (
-        (("--daemon",), "warning", "r:1 is not in the daemon and would be pulled"),
+        (("--daemon",), "warning", "r:1 is not in the daemon; it would be pulled"),
         (("--pull-policy", "never"), "error", "r:1 is not in the daemon"),
         ((), "note", "r:1 is not in the daemon"),
     ):
         told = check(shim, *options, DOCKER_HOST=engine.url)
-        assert told["findings"][0] == {"severity": severity, "what": what, "do": "docker pull r:1"}
+        assert told["findings"][0] == {
+            "severity": severity,
+            "what": what,
+            "do": f"docker pull --platform {own_platform()} r:1",
+        }
     layers.write("", None)
     assert check(shim, DOCKER_HOST=engine.url)["daemon"]["store"] == "memory"
+
+
+class ForAnotherPlatform(servers.Engine):
+    """Has a name's index with another platform's content only, as the containerd store can."""
+
+    def _answer_about_image(self, request: Any, path: str, query: dict[str, str]) -> None:
+        there = {
+            "Kind": "image",
+            "Available": True,
+            "ImageData": {"Platform": {"os": "linux", "architecture": "s390x"}},
+        }
+        found = {"Id": f"sha256:{ID}", "Os": "", "Architecture": "", "RootFS": {}, "Manifests": [there]}
+        request.reply(200, found)
+
+
+def test_an_image_that_is_there_for_another_platform_only_is_not_the_run_image(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+) -> None:
+    layers.write("r:1", "r:1")
+    engine = ForAnotherPlatform(str(tmp_path / "other.sock"))
+    told = check(shim, "--daemon", DOCKER_HOST=engine.url)
+    assert "for another platform only (linux/s390x); it would be pulled" in whats(told)
+    ended = shim.run("restorer", options=("--pull-policy", "never"), DOCKER_HOST=engine.url)
+    engine.stop()
+    assert (ended.code, ended.outcome, layers.reference) == (80, "not-in-daemon", "r:1")
 
 
 def test_what_is_wrong_with_the_installation(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:

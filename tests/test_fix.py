@@ -15,7 +15,7 @@ from shim.demo.lifecycle import ARCHITECTURE
 from tests import real
 from tests.conftest import ID, SHIM, Layers, Ran, Shim, on_a_terminal
 from tests.test_real import id_in
-from tests.test_wrap import OTHER_ID, Parts, parts
+from tests.test_wrap import OTHER_ID, Parts, as_user, parts
 
 __all__ = ["parts"]
 
@@ -246,3 +246,31 @@ def test_between_a_bare_restorer_and_a_bare_exporter_on_a_real_daemon(
     finally:
         engine.forget("fixed")
         engine.forget(registry.host)
+
+
+def test_a_snapshot_stays_if_nothing_could_be_repaired(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.name, parts.name)
+    assert shim.call(*SHIM, "snapshot").code == 0
+    layers.write(parts.digest, parts.name)
+    ended = shim.call(*SHIM, "fix", "--daemon")
+    assert (ended.code, ended.outcome, layers.stray()) == (0, "unrepaired", {"analyzed-shim.snapshot.toml"})
+    ended = shim.call(*SHIM, "fix", "--daemon", **parts.at)
+    assert (ended.code, ended.outcome, layers.stray()) == (0, "reverted", set())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
+def test_a_socket_without_permission_makes_it_likely_and_the_line_says_so(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+) -> None:
+    layers.write(parts.digest, parts.name)
+    before = layers.toml.read_bytes()
+    (tmp_path / "engine.sock").chmod(0o660)
+    text = (
+        "from shim.phase import invocation, settings; from shim.tools import fix\n"
+        "call = invocation.read(['exporter'], os.environ)\n"
+        "sys.exit(fix.fix(call, settings.read({}, os.environ), fix.Choices(snapshot='/no/such')))"
+    )
+    code, err, report = as_user(shim, layers, text, **parts.at)
+    assert (code, report["outcome"], report["certainty"]) == (0, "unrepaired", "likely"), err
+    assert "permission denied" in err
+    assert layers.toml.read_bytes() == before

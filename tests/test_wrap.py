@@ -282,6 +282,7 @@ def test_out_of_reach_an_empty_reference_gets_its_name(shim: Shim, layers: Layer
 AS_USER = (
     "import json, os, platform, resource, shutil, socket, sys, tempfile; sys.path.insert(0, os.getcwd())\n"
     "import shim.__main__ as main, shim.phase.report, shim.phase.wrap, shim.phase.start, shim.daemon.client, tomllib\n"
+    "import shim.tools.fix, difflib\n"
     "from tests import forbid; machine = platform.machine()\n"
     "os.setgroups([]); os.setgid(1000); os.setuid(1000)\n"
 )
@@ -718,6 +719,61 @@ def test_the_log_level_rules_its_lines(
     ended = shim.run("restorer", *arguments, options=("--daemon",), **parts.at, **environ)
     assert ended.err.count("analyzed-shim: ") == lines
     assert layers.reference == parts.id
+
+
+def test_lines_that_go_to_no_terminal_have_no_colour_and_a_pull_says_that_it_begins(
+    shim: Shim, layers: Layers, parts: Parts
+) -> None:
+    name = parts.registry.push("run/new:1.0", parts.image)
+    layers.write(name, name)
+    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    assert ended.outcome == "prevented"
+    assert ended.err.splitlines()[0] == f"analyzed-shim: pulling {name} into the daemon"
+    layers.group.write_text("group-extensions = 3\n")
+    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    assert "analyzed-shim: Warning: " in ended.err
+    assert not set("\x1b\r") & set(ended.err)
+
+
+@pytest.mark.parametrize("name", ["r:\\u001b[2Jx", "r:\\nERROR: x", "r:\\u202ex", "r:\\u0007"])
+def test_a_name_can_not_write_to_the_terminal(shim: Shim, layers: Layers, parts: Parts, name: str) -> None:
+    layers.write(name, name)
+    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    assert ended.code == 80
+    assert ended.err.count("\n") == 1
+    assert ended.err.rstrip("\n").isprintable()
+
+
+def test_a_path_that_is_no_utf_8_can_be_said(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    odd = tmp_path / "odd\udcff"
+    odd.mkdir()
+    (odd / "group.toml").write_text("group-extensions = 3\n")
+    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n"), "-layers", str(odd))
+    assert (ended.code, ended.outcome) == (7, "passed-through")
+    assert "\\udcff/group.toml" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("environ", "evidence"),
+    [({"CNB_USE_LAYOUT": "true"}, "CNB_USE_LAYOUT"), ({"CNB_USE_DAEMON": "0"}, "CNB_USE_DAEMON")],
+)
+def test_the_lifecycle_s_variables_are_evidence_of_a_registry_build(
+    shim: Shim, layers: Layers, parts: Parts, environ: dict[str, str], evidence: str
+) -> None:
+    layers.write(parts.name, parts.name)
+    ended = shim.run("restorer", **parts.at, **environ)
+    assert (ended.outcome, ended.report["evidence"]) == ("not-a-daemon-build", evidence)
+    assert parts.engine.asked == []
+
+
+def test_secrets_in_an_address_stand_in_no_line_and_no_report(shim: Shim, layers: Layers) -> None:
+    layers.write("r:1", "r:1")
+    address = "tcp://user:word@127.0.0.1:1"
+    launcher = ("env", f"DOCKER_HOST={address}", str(shim.lifecycle / "restorer"))
+    ended = shim.call(*SHIM, "run", "--daemon", "--", *launcher)
+    assert (ended.code, ended.outcome) == (0, "kept-name")
+    assert "127.0.0.1:1" in ended.err
+    assert "word" not in ended.err + json.dumps(ended.report)
 
 
 def test_debug_says_why_nothing_is_done(shim: Shim, layers: Layers) -> None:

@@ -230,20 +230,28 @@ class _Findings:
             self._find("note", "Podman also finds an image by the digest for its architecture", "nothing")
 
     def _find_lacking(self, name: str, for_daemon: bool) -> None:
+        what, pull = self._seen.detail, f"docker pull --platform {own_platform()} {name}"
+        there = self._platforms(name)
+        if there:
+            what += f" ({', '.join(there)})"
         if for_daemon and self._seen.facts.pull_policy != "never":
-            self._find("warning", f"{name} is not in the daemon and would be pulled", f"docker pull {name}")
+            self._find("warning", f"{what}; it would be pulled", pull)
         else:
-            self._find("error" if for_daemon else "note", f"{name} is not in the daemon", f"docker pull {name}")
+            self._find("error" if for_daemon else "note", what, pull)
+
+    def _platforms(self, name: str) -> list[str]:
+        try:
+            return self._session.ask(lambda daemon: daemon.platforms_of(name))
+        except Unreachable:
+            return []
 
     def _find_platform(self, name: str) -> None:
-        try:
-            platforms = self._session.ask(lambda daemon: daemon.platforms_of(name))
-        except Unreachable as problem:
-            self._find("note", f"the platform of {name} is unknown: {problem}", "nothing")
-            return
-        if own_platform() not in platforms:
-            there, own = ", ".join(platforms) or "an unknown platform", own_platform()
-            self._find("error", f"{name} is for {there}, the phase for {own}", f"docker pull --platform {own} {name}")
+        there, own = self._platforms(name), own_platform()
+        if not there:
+            self._find("note", f"the daemon doesn't say for which platform {name} is", "nothing")
+        elif own not in there:
+            what = f"{name} is for {', '.join(there)}, the phase for {own}"
+            self._find("error", what, f"docker pull --platform {own} {name}")
 
     def about_registry(self, timeout: float) -> None:
         name = self._seen.name
