@@ -5,21 +5,24 @@ Such a directory can be taken out of the published lifecycle image. Without one 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
-from shim.demo import images
+from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
 from tests import real
-from tests.conftest import SHIM
+from tests.conftest import ID, SHIM
+from tests.test_process import program
 from tests.test_real import APIS, FAILS_BARE, WAYS, Ground
 
 LIFECYCLE = os.environ.get("LIFECYCLE_DIR", "")
@@ -74,6 +77,12 @@ class Build:
             (self.root / directory).mkdir()
         for path in ("layers", "cache", "app", "home"):
             os.chown(self.root / path, USER, USER)
+        self.launcher: tuple[str, ...] = ()
+        """What stands before a wrapped phase."""
+        self.before: tuple[str, ...] = ()
+        """What stands before the shim."""
+        self.script = ""
+        """What stands for a wrapped phase: a script that runs the real one, REAL."""
         self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.root / "home"),
@@ -100,11 +109,17 @@ class Build:
         }
         return ["-layers", str(self.layers), *own[phase]]
 
+    def program(self, phase: str, wrapped: bool) -> str:
+        real = f"{LIFECYCLE}/{phase}"
+        if not wrapped or not self.script:
+            return real
+        return str(program(self.root / phase, self.script.replace("REAL", real).replace("PYTHON", sys.executable)))
+
     def run(self, phase: str, wrapped: bool, **environ: str) -> None:
-        command = [f"{LIFECYCLE}/{phase}", *self.arguments(phase)]
+        command = [*(self.launcher if wrapped else ()), self.program(phase, wrapped), *self.arguments(phase)]
         user = {"user": USER, "group": USER, "extra_groups": []} if phase in ("detector", "builder") else {}
         ended = subprocess.run(
-            [*SHIM, "run", "--", *command] if wrapped else command,
+            [*self.before, *SHIM, "run", "--", *command] if wrapped else command,
             env={**self.environ, "PYTHONPATH": os.getcwd(), **environ},
             cwd=self.root / "app",
             capture_output=True,
@@ -150,14 +165,95 @@ def test_daemon_builds(ground: Ground, way: str, case: str, api: str) -> None:
         for phase in PHASES:
             no_socket = phase == "restorer" and "no socket" in way
             build.run(phase, phase in WAYS[way], **({"DOCKER_HOST": "unix:///no/such.sock"} if no_socket else {}))
-        run_image = ground.engine.client.inspect_image(name or build.base)  # type: ignore[no-untyped-call]
-        app = ground.engine.client.inspect_image(build.app)  # type: ignore[no-untyped-call]
-        layers = run_image["RootFS"]["Layers"]
-        assert app["RootFS"]["Layers"][: len(layers)] == layers
-        assert layers
-        label = json.loads(app["Config"]["Labels"]["io.buildpacks.lifecycle.metadata"])
-        assert label["runImage"]["topLayer"] == layers[-1]
+        check_it_stands_on(ground, name, build)
     finally:
+        shutil.rmtree(build.root)
+
+
+def check_it_stands_on(ground: Ground, name: str | None, build: Build) -> None:
+    run_image = ground.engine.client.inspect_image(name or build.base)  # type: ignore[no-untyped-call]
+    app = ground.engine.client.inspect_image(build.app)  # type: ignore[no-untyped-call]
+    layers = run_image["RootFS"]["Layers"]
+    assert app["RootFS"]["Layers"][: len(layers)] == layers
+    assert layers
+    label = json.loads(app["Config"]["Labels"]["io.buildpacks.lifecycle.metadata"])
+    assert label["runImage"]["topLayer"] == layers[-1]
+
+
+SCRIPTS = {
+    "python": "#!PYTHON\nimport subprocess, sys\nsys.exit(subprocess.run(['REAL', *sys.argv[1:]]).returncode)\n",
+    "closefrom": "#!PYTHON\nimport os, sys\nos.closerange(3, 999)\nos.execv('REAL', sys.argv)\n",
+    "shell": '#!/bin/sh\nREAL "$@"\nexit $?\n',
+}
+LAUNCHERS = {
+    "env": ("env", "A=b"),
+    "nice": ("nice", "-n", "1"),
+    "timeout": ("timeout", "60"),
+    "bash": ("bash", "-c", 'exec "$@"', "--"),
+    "setpriv": ("setpriv", "--no-new-privs"),
+    "chroot": ("chroot", "/"),
+    "several": ("env", "A=b", "nice", "timeout", "60", "sh", "-c", '"$@"', "sh"),
+}
+
+
+@pytest.mark.parametrize("case", ["multi", "daemon-only", "no-switch"])
+@pytest.mark.parametrize("how", [*LAUNCHERS, *SCRIPTS])
+def test_launchers_and_scripts(ground: Ground, how: str, case: str) -> None:
+    name = ground.lay(case)
+    build = Build(ground, "0.11", name, daemon=True)
+    build.launcher, build.script = LAUNCHERS.get(how, ()), SCRIPTS.get(how, "")
+    try:
+        for phase in PHASES:
+            build.run(phase, phase in WAYS["all three"])
+        check_it_stands_on(ground, name, build)
+    finally:
+        shutil.rmtree(build.root)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("case", ["multi", "daemon-only", "no-switch", "registry", "registry-no-switch"])
+def test_an_extension_that_extends_the_run_image(ground: Ground, case: str, api: str) -> None:
+    name = ground.lay("multi" if case == "registry" else case.removeprefix("registry-"))
+    build = Build(ground, api, name, daemon=not case.startswith("registry"))
+    generate = build.root / "extensions/standin_ext/0.1/bin/generate"
+    start = "FROM $(cat run-image)" if name else "ARG base_image\nFROM \\${base_image}"
+    generate.write_text(f'#!/bin/sh\nprintf "%b" "{start}\\nRUN true\\n" > "$CNB_OUTPUT_DIR/run.Dockerfile"\n')
+    try:
+        for phase in PHASES:
+            build.run(phase, phase in WAYS["all three"])
+            if phase == "detector":
+                assert "extend = true" in (build.layers / "analyzed.toml").read_text()
+        if build.daemon:
+            check_it_stands_on(ground, name, build)
+        elif name:
+            assert "@sha256:" in build.reference
+    finally:
+        shutil.rmtree(build.root)
+
+
+def test_a_docker_context_and_other_sockets_are_nobody_s_business(ground: Ground, tmp_path: pathlib.Path) -> None:
+    """With DOCKER_HOST unset the daemon is at /var/run/docker.sock, whatever the docker CLI would take."""
+    name = ground.lay("multi")
+    build = Build(ground, "0.11", name, daemon=True)
+    other = servers.Engine(str(tmp_path / "docker.sock"))
+    other.tag(str(name), f"sha256:{ID}")
+    meta = build.root / "home" / ".docker" / "contexts" / "meta" / hashlib.sha256(b"other").hexdigest()
+    meta.mkdir(parents=True)
+    endpoint = {"Name": "other", "Endpoints": {"docker": {"Host": other.url}}}
+    (meta / "meta.json").write_text(json.dumps(endpoint))
+    (build.root / "home" / ".docker" / "config.json").write_text('{"currentContext": "other", "auths": {"r": null}}')
+    build.environ |= {"XDG_RUNTIME_DIR": str(tmp_path)}
+    here = 'mount -t tmpfs none /run; ln -s "$DAEMON" /run/docker.sock; unset DOCKER_HOST; exec "$@"'
+    build.environ["DAEMON"] = ground.engine.url.removeprefix("unix://")
+    try:
+        for phase in PHASES:
+            root = phase in WAYS["all three"]
+            build.before = ("unshare", "-m", "sh", "-ec", here, "sh") if root else ()
+            build.run(phase, root)
+        check_it_stands_on(ground, name, build)
+        assert other.asked == []
+    finally:
+        other.stop()
         shutil.rmtree(build.root)
 
 
