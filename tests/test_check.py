@@ -261,18 +261,18 @@ def test_real_parts(shim: Shim, layers: Layers, real_parts: tuple[real.Engine, r
         told = check(shim, "--registry", **environ)
         assert told["certainty"] == "likely"
         if engine.kind == "podman":  # which knows more digests, and whose socket can't be told to ask the registry
-            assert told["engine"]["name"] == "Podman"
+            assert told["daemon"]["name"] == "Podman"
             assert [finding["severity"] for finding in told["findings"]] == ["note", "note"]
             return
-        assert told["engine"]["name"] == "Docker"
-        store = "the daemon has the containerd image store, whose image ID is the index digest"
+        assert told["daemon"]["name"] == "Docker"
+        store = "with the containerd image store, an image's ID is its index digest"
         assert whats(told) == (store if engine.kind == "containerd" else "")
         registry.push("run/check:1.0", images.multi("moved"))
         assert f"the registry has another image under {name}" in whats(check(shim, "--registry", **environ))
         local = f"{registry.host}/run/local:1.0"
         engine.tag(name, local)
         layers.write(local, local)
-        assert f"the registry doesn't have {local}" in whats(check(shim, "--registry", **environ))
+        assert f"the registry does not have {local}" in whats(check(shim, "--registry", **environ))
         foreign = "arm64" if ARCHITECTURE == "amd64" else "amd64"
         other = registry.push("run/foreign:1.0", images.single("foreign", foreign))
         engine.pull(other)

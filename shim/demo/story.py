@@ -15,7 +15,7 @@ from typing import Protocol
 from shim.demo import images, layout
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.demo.servers import Engine, Registry
-from shim.errors import PullFailed, ShimError
+from shim.errors import PullFailed, ShimError, Unreachable
 from shim.record import Record
 
 
@@ -73,13 +73,13 @@ class DockerEngine:
             ShimError: there is none that answers.
 
         """
-        from shim.daemon import docker_cli as engine
+        from shim.daemon.containers import Daemon
 
-        address = engine.find(os.environ.get("DOCKER_HOST"), os.environ)
-        if address.state != "unasked":
-            raise ShimError(address.detail, "start it, or play the demonstration without --docker")
-        self.url = address.url
-        self._daemon = engine.Daemon(address, 10, os.environ)
+        try:
+            self._daemon = Daemon(os.environ.get("DOCKER_HOST") or None, 10, os.environ)
+        except Unreachable as problem:
+            raise ShimError(str(problem), "start it, or play the demonstration without --docker") from None
+        self.url = self._daemon.url
         self._prefix = f"{registry.host}/"
 
     def pull(self, name: str) -> bool:

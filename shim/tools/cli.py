@@ -251,7 +251,7 @@ def builder(
     timeout: _Timeout = None,
 ) -> None:
     """Derive an image that has the shim in it, with the configuration, labels and user of the image it is of."""
-    from shim.daemon import docker_cli as engine
+    from shim.daemon import containers
     from shim.tools import derive as deriving
     from shim.tools import install as bundling
 
@@ -263,10 +263,7 @@ def builder(
         print("\n".join(deriving.steps(wanted)))
         return
     chosen = _settings(docker_host=docker_host, timeout=timeout)
-    address = engine.find(chosen.docker_host, os.environ)
-    if address.state != "unasked":
-        raise WrongUse(address.detail, "give the daemon's address with --docker-host")
-    daemon = engine.Daemon(address, max(chosen.timeout, 60), os.environ)
+    daemon = containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
     image_id = deriving.derive(daemon, wanted, lambda step: print(f"analyzed-shim: {step}", file=sys.stderr))
     print(f"{tag} is {image_id}")
 

@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
-from shim.daemon import docker_cli as engine
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
@@ -24,6 +23,8 @@ from shim.words import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+    from shim.daemon.containers import Daemon
 
 LIFECYCLE = "/cnb/lifecycle"
 """Where platforms look for it (https://github.com/buildpacks/spec/blob/main/platform.md)."""
@@ -53,7 +54,7 @@ def steps(wanted: Derived) -> list[str]:
     return [*lines, f"push {wanted.tag}"] if wanted.push else lines
 
 
-def derive(daemon: engine.Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
+def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
     """Derive an image, and return its ID.
 
     Args:

@@ -1,108 +1,32 @@
-"""The docker CLI's daemon, for `builder` and `demo --docker`: by its context, with docker-py."""
+"""The docker CLI's daemon, for `builder` and `demo --docker`: by its context, with docker-py (nothing else uses it)."""
 
 from __future__ import annotations
 
-import errno
+import json
 import os
-import stat
+from typing import TYPE_CHECKING
+
+from docker import APIClient
+from docker.auth import resolve_repository_name
+from docker.context import ContextAPI
+from docker.errors import APIError, NotFound
+from docker.utils import kwargs_from_env, parse_repository_tag
 
 from shim.errors import PullFailed, Unreachable
-from shim.record import Record, environment, is_hex_id
+from shim.record import environment, is_hex_id
+from shim.words import plain, without_secrets
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
-
-    from docker import APIClient
-
-    from shim.daemon.find import State
 
     _T = TypeVar("_T")
 
-    import socket as _socket
-else:
-    import _socket  # `socket` wraps it in enums, at half a bare interpreter start
-
-_MOST = 16 << 20
-"""Bytes that an answer may have; what an engine says of an image has some thousands."""
-_UNREADABLE_IS = "look at the daemon, or give its address with --docker-host"
-
-
-class Address(Record):
-    """Where the daemon is, as far as can be told without asking it."""
-
-    url: str
-    """Its address; empty where the docker context has it, or where there is none."""
-    state: State
-    """`absent`, `denied`, `silent`, or `unasked`: it can be asked."""
-    detail: str
-    """What is the matter, in words."""
-
-
-def find(docker_host: str | None, environ: Mapping[str, str]) -> Address:
-    """Find the daemon: the given address, else the docker context, else the usual sockets.
-
-    Args:
-        docker_host: `--docker-host` or `DOCKER_HOST`.
-        environ: the environment.
-
-    """
-    if docker_host is not None:
-        socket = _socket_of(docker_host)
-        return _look(socket) if socket else Address(url=docker_host, state="unasked", detail="")
-    if _context_name(environ):
-        return Address(url="", state="unasked", detail="")
-    seen = [address for address in map(_look, _usual_sockets(environ)) if address.state != "absent"]
-    for address in seen:
-        if address.state == "unasked":
-            return address
-    return seen[0] if seen else Address(url="", state="absent", detail="there is no daemon's socket")
-
-
-def _socket_of(url: str) -> str:
-    if url.startswith("/"):
-        return url
-    return "/" + url.removeprefix("unix://").lstrip("/") if url.startswith("unix://") else ""
-
-
-def _usual_sockets(environ: Mapping[str, str]) -> Iterator[str]:
-    runtime = environment(environ, "XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    yield "/var/run/docker.sock"
-    yield f"{runtime}/docker.sock"
-    if "HOME" in environ:
-        yield f"{environ['HOME']}/.docker/run/docker.sock"
-    yield "/run/podman/podman.sock"
-    yield f"{runtime}/podman/podman.sock"
-
-
-def _look(path: str) -> Address:
-    """Look at a socket, and open it where it may be opened; nothing is asked."""
-    url = f"unix://{path}"
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return Address(url=url, state="silent", detail=f"{path} isn't a socket")
-        if not os.access(path, os.W_OK, effective_ids=True):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        connection = _socket.socket(_socket.AF_UNIX)
-        try:
-            connection.setblocking(False)
-            connection.connect(path)
-        finally:
-            connection.close()
-    except BlockingIOError:  # its queue is full; it may still answer in time
-        pass
-    except (FileNotFoundError, NotADirectoryError):
-        return Address(url=url, state="absent", detail=f"there is no {path}")
-    except PermissionError:
-        return Address(url=url, state="denied", detail=f"{path} isn't ours to open")
-    except OSError as problem:
-        return Address(url=url, state="silent", detail=f"nothing answers at {path}: {problem.strerror}")
-    return Address(url=url, state="unasked", detail="")
+_TIP = "check the daemon, or pass its address with --docker-host"
 
 
 def _context_name(environ: Mapping[str, str]) -> str:
-    """Return the docker context's name where one other than the default is in use, else nothing."""
+    """Return the docker context's name if one other than the default is in use, else nothing."""
     name = environment(environ, "DOCKER_CONTEXT")
     if name:
         return "" if name == "default" else name
@@ -112,10 +36,6 @@ def _context_name(environ: Mapping[str, str]) -> str:
             content = file.read()
     except OSError:
         return ""
-    if b'"currentContext"' not in content:
-        return ""
-    import json
-
     try:
         named = json.loads(content).get("currentContext")
     except (ValueError, AttributeError):
@@ -126,29 +46,36 @@ def _context_name(environ: Mapping[str, str]) -> str:
 class Daemon:
     """A connected daemon."""
 
-    def __init__(self, address: Address, timeout: float, environ: Mapping[str, str]) -> None:
+    def __init__(self, docker_host: str | None, timeout: float, environ: Mapping[str, str]) -> None:
         """Connect.
 
         Args:
-            address: where it is.
+            docker_host: `--docker-host` or `DOCKER_HOST`; None: the docker context in use, else the usual socket.
             timeout: seconds that an answer may take.
-            environ: the environment, for TLS and for registry credentials.
+            environ: the environment, for the context, TLS and registry credentials.
 
         Raises:
             Unreachable: it doesn't answer usably.
 
         """
         self._environ = environ
-        self._client: APIClient = _usable(lambda: _connect(address, timeout, environ))
+        context = None if docker_host else _usable(lambda: _context(_context_name(environ)))
+        self.url = docker_host or (context.Host if context else "unix:///var/run/docker.sock")
+        """Its address."""
+        how = {"tls": context.TLSConfig or False} if context else kwargs_from_env(environ)
+        how |= {"base_url": self.url, "use_ssh_client": self.url.startswith("ssh://")}
+        try:
+            self._client = _usable(lambda: APIClient(version="auto", timeout=timeout, **how))  # type: ignore[arg-type]
+        except Unreachable as problem:
+            raise Unreachable(f"{without_secrets(self.url)}: {problem}", problem.tip) from None
 
     def image_id(self, reference: str) -> str | None:
-        """Return the hex ID of the image that the daemon has under a reference, or None where it has none.
+        """Return the hex ID of the image that the daemon has under a reference, or None if it has none.
 
         Raises:
             Unreachable: it doesn't answer usably.
 
         """
-        from docker.errors import APIError
 
         def ask() -> str | None:
             try:
@@ -164,7 +91,7 @@ class Daemon:
             return None
         bare = answer.removeprefix("sha256:")
         if not is_hex_id(bare):
-            raise Unreachable(f"the daemon answered an ID that isn't one: {bare[:80]!r}", _UNREADABLE_IS)
+            raise Unreachable(f"the daemon answered an ID that isn't one: {bare[:80]!r}", _TIP)
         return bare
 
     def pull(self, name: str, tell: Callable[[str, int, int], None]) -> None:
@@ -190,7 +117,7 @@ class Daemon:
                 if "error" in step:
                     raise PullFailed(str(step["error"]))
                 progress = step.get("progressDetail") or {}
-                tell(str(step.get("id", "")), int(progress.get("current", 0)), int(progress.get("total", 0)))
+                tell(str(step.get("id", "")), progress.get("current") or 0, progress.get("total") or 0)
         except PullFailed:
             raise
         except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
@@ -252,7 +179,6 @@ class Daemon:
             Unreachable: the daemon doesn't do it.
 
         """
-        from docker.errors import NotFound
 
         def ask() -> bytes | None:
             try:
@@ -302,55 +228,11 @@ class Daemon:
             raise PullFailed(_one_line(problem)) from None
 
 
-def _connect(address: Address, timeout: float, environ: Mapping[str, str]) -> APIClient:
-    from docker import APIClient
-    from docker.context import ContextAPI
-    from docker.utils import kwargs_from_env
-
-    class Client(APIClient):
-        """Reads no more of an answer than there can be of one, where it is read at once."""
-
-        def send(self, request: Any, **how: Any) -> Any:
-            response = super().send(request, **{**how, "stream": True})
-            if not how.get("stream"):
-                response.raw = _Limited(response.raw)
-                response.content  # noqa: B018  # reads and keeps it
-            return response
-
-    arguments: dict[str, Any] = {}
-    if address.url:
-        arguments = {**kwargs_from_env(environ), "base_url": address.url}
-    else:
-        context = ContextAPI.get_context(_context_name(environ))
-        if context is None:
-            raise Unreachable("the docker context in use isn't there", "docker context ls shows which are")
-        arguments = {"base_url": context.Host, "tls": context.TLSConfig or False}
-    ssh = str(arguments["base_url"]).startswith("ssh://")
-    return Client(
-        version="auto",
-        timeout=timeout,  # type: ignore[arg-type]  # requests takes parts of a second
-        use_ssh_client=ssh,
-        **arguments,
-    )
-
-
-class _Limited:
-    """The body of an answer, as `requests` has it, which can't be longer than a limit."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-    def stream(self, *arguments: Any, **how: Any) -> Iterator[bytes]:
-        """Yield the parts of the body."""
-        length = 0
-        for part in self._raw.stream(*arguments, **how):
-            length += len(part)
-            if length > _MOST:
-                raise Unreachable(f"the daemon's answer is longer than {_MOST} bytes", _UNREADABLE_IS)
-            yield part
+def _context(name: str) -> Any:
+    context = ContextAPI.get_context(name) if name else None
+    if name and context is None:
+        raise Unreachable(f"the docker context {name} was not found", "docker context ls shows which there are")
+    return context
 
 
 def _usable(ask: Callable[[], _T]) -> _T:
@@ -359,7 +241,7 @@ def _usable(ask: Callable[[], _T]) -> _T:
     except Unreachable:
         raise
     except Exception as problem:  # the library passes on what requests, urllib3, json and ssl raise
-        raise Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _UNREADABLE_IS) from None
+        raise Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP) from None
 
 
 def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] | None:
@@ -372,9 +254,6 @@ def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] 
     if text is None:
         return None
     import base64
-    import json
-
-    from docker.auth import resolve_repository_name
 
     registry, _ = resolve_repository_name(repository)
     hosts = ("index.docker.io", "docker.io") if registry == "docker.io" else (registry,)
@@ -397,13 +276,10 @@ def _quoted(value: str) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """Return a name's repository, and its tag or digest."""
-    from docker import utils
-
-    repository, tag = utils.parse_repository_tag(name)
+    repository, tag = parse_repository_tag(name)
     return repository, tag or "latest"
 
 
 def _one_line(problem: Exception) -> str:
     explanation = getattr(problem, "explanation", None)  # docker.errors.APIError: what the daemon said
-    text = explanation if isinstance(explanation, str) and explanation else str(problem)
-    return " ".join((text or type(problem).__name__).split())[:300]
+    return plain(explanation if isinstance(explanation, str) and explanation else problem)
