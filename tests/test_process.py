@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -161,8 +161,11 @@ class Running:
 
 
 @pytest.fixture
-def running(shim: Shim, tmp_path: pathlib.Path, parented: None) -> Running:
-    return Running(shim, program(tmp_path / "restorer", CHILD))
+def running(shim: Shim, tmp_path: pathlib.Path, parented: None) -> Iterator[Running]:
+    running = Running(shim, program(tmp_path / "restorer", CHILD))
+    yield running
+    if running.shim.poll() is None:  # the test failed
+        running.end()
 
 
 FORWARDED = ["HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "TERM"]
@@ -204,7 +207,7 @@ def test_a_stop_that_nobody_could_undo_stops_nothing(running: Running, name: str
     assert running.lines.readline() == f"SIG{name}\n"
     running.shim.send_signal(signal.SIGTERM)
     assert running.lines.readline() == "SIGTERM\n"
-    assert state(running.shim.pid) == "S"
+    wait_for(lambda: state(running.shim.pid) == "S")
     assert running.end() == 128 + 9
 
 
