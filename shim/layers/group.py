@@ -18,17 +18,22 @@ _MOST = 4 * 1024
 """Characters that `tomlkit` edits; it takes quadratic time for some texts, and the lifecycle wrote none of these."""
 
 
+def surely_has_none(data: bytes) -> bool:
+    """Return whether a group.toml has no image extensions by its bytes alone, as in most builds, without a parser.
+
+    The key isn't in them, nor a backslash, by which it could be spelt otherwise. If it is no TOML the phase says so.
+    """
+    return _KEY.encode() not in data and b"\\" not in data
+
+
 def has_extensions(path: str, data: bytes) -> bool:
     """Return whether a group.toml names image extensions.
-
-    Without the key in its bytes, and without a backslash, by which the key could be spelt otherwise, it doesn't. Most
-    builds have no extension, and so pay for no parser; if the rest is no TOML the phase says so.
 
     Raises:
         BrokenFile: it isn't a group.toml.
 
     """
-    if _KEY.encode() not in data and b"\\" not in data:
+    if surely_has_none(data):
         return False
     extensions = toml.parse(path, toml.text_of(path, data)).get(_KEY, [])
     if not isinstance(extensions, list):

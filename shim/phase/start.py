@@ -93,6 +93,6 @@ def _has_nothing_to_do(call: Invocation) -> bool:
         return False
     try:
         data, _ = files.read(call.group, rights=call.rights)
-        return not group.has_extensions(call.group, data)
+        return group.surely_has_none(data)
     except (MissingFile, BrokenFile):
         return False
