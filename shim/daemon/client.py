@@ -155,16 +155,6 @@ class Daemon:
             store=plain(store),
         )
 
-    def platform(self) -> str:
-        """Return the daemon's own platform, such as `linux/amd64`.
-
-        Raises:
-            Unreachable: it doesn't answer usably.
-
-        """
-        version = self._object(self._ask("/version"))
-        return plain(f"{version.get('Os', '')}/{version.get('Arch', '')}")
-
     def platforms_of(self, name: str) -> list[str]:
         """Return the platforms that the daemon has an image for, such as `linux/arm64`.
 

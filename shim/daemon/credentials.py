@@ -94,8 +94,7 @@ def _from_build(names: tuple[str, ...], environ: Mapping[str, str], warn: Warn) 
 
 
 def _from_configuration(names: tuple[str, ...], environ: Mapping[str, str], warn: Warn) -> Credentials | None:
-    directory = environment(environ, "DOCKER_CONFIG") or os.path.join(_home(environ), ".docker")
-    path = os.path.join(directory, "config.json")
+    path = os.path.join(docker_directory(environ), "config.json")
 
     def without(problem: object) -> None:
         warn(f"credentials for {names[0]} cannot be read from {plain(path)}: {plain(problem)}; pulling without")
@@ -127,7 +126,13 @@ def _quietly(config: dict[str, Any], names: tuple[str, ...], environ: Mapping[st
         return None
 
 
-def _home(environ: Mapping[str, str]) -> str:
+def docker_directory(environ: Mapping[str, str]) -> str:
+    """Return where the user's Docker configuration is: `DOCKER_CONFIG`, else `.docker` in the home directory."""
+    return environment(environ, "DOCKER_CONFIG") or os.path.join(home(environ), ".docker")
+
+
+def home(environ: Mapping[str, str]) -> str:
+    """Return the user's home directory, by the environment if it says so."""
     return environment(environ, "HOME") or os.path.expanduser("~")
 
 

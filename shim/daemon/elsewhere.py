@@ -8,6 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from shim.daemon.credentials import docker_directory, home
 from shim.record import environment
 from shim.words import plain, without_secrets
 
@@ -45,7 +46,7 @@ def _context(address: Address, environ: Mapping[str, str]) -> Iterator[tuple[str
     """Yield the docker context in use, unless it leads to the same daemon; `DOCKER_HOST` overrides any."""
     if environment(environ, "DOCKER_HOST"):
         return
-    directory = environment(environ, "DOCKER_CONFIG") or os.path.join(_home(environ), ".docker")
+    directory = docker_directory(environ)
     config = os.path.join(directory, "config.json")
     name, by = environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT"
     if not name:
@@ -67,19 +68,19 @@ def _context(address: Address, environ: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def _sockets(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    home = _home(environ)
+    at_home = home(environ)
     runtime = environment(environ, "XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     yield "Docker's usual socket", "/var/run/docker.sock"
     yield "rootless Docker", f"{runtime}/docker.sock"
-    yield "Docker Desktop", f"{home}/.docker/run/docker.sock"
-    yield "Docker Desktop", f"{home}/.docker/desktop/docker.sock"
+    yield "Docker Desktop", f"{at_home}/.docker/run/docker.sock"
+    yield "Docker Desktop", f"{at_home}/.docker/desktop/docker.sock"
     yield "Podman", "/run/podman/podman.sock"
     yield "rootless Podman", f"{runtime}/podman/podman.sock"
-    yield "Colima", f"{home}/.colima/default/docker.sock"
-    yield "Colima", f"{home}/.config/colima/default/docker.sock"
-    yield "Rancher Desktop", f"{home}/.rd/docker.sock"
-    yield "OrbStack", f"{home}/.orbstack/run/docker.sock"
-    yield "Lima", f"{home}/.lima/docker/sock/docker.sock"
+    yield "Colima", f"{at_home}/.colima/default/docker.sock"
+    yield "Colima", f"{at_home}/.config/colima/default/docker.sock"
+    yield "Rancher Desktop", f"{at_home}/.rd/docker.sock"
+    yield "OrbStack", f"{at_home}/.orbstack/run/docker.sock"
+    yield "Lima", f"{at_home}/.lima/docker/sock/docker.sock"
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -89,10 +90,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (about.st_dev, about.st_ino) if about and stat.S_ISSOCK(about.st_mode) else None
-
-
-def _home(environ: Mapping[str, str]) -> str:
-    return environment(environ, "HOME") or os.path.expanduser("~")
 
 
 def _read(path: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from shim.daemon.find import find
+from shim.daemon.session import Session
 from shim.errors import BrokenFile, MissingFile, Unreachable
 from shim.layers import analyzed, files, group, note
 from shim.policy.evidence import Clues, weigh
@@ -13,8 +14,7 @@ from shim.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.daemon.find import Address
-    from shim.daemon.session import Inquiry, Session
+    from shim.daemon.session import Inquiry
     from shim.errors import ShimError
     from shim.layers.analyzed import Analyzed
     from shim.phase.invocation import Invocation
@@ -41,7 +41,8 @@ class Seen(Record):
     """What the build type is known by."""
     detail: str = ""
     """What the matter is, for the sentence."""
-    address: Address | None = None
+    session: Session | None = None
+    """The daemon that the phase would ask, if it was looked for."""
     image_id: str | None = None
     """The daemon's image of the run image's name: 64 hex digits."""
     left: str | None = None
@@ -151,18 +152,21 @@ def _at_the_exporter(seen: Seen, call: Invocation, chosen: Settings) -> Seen:
 def with_daemon(seen: Seen, call: Invocation, chosen: Settings) -> Seen:
     """Return what is known after looking for a daemon that can be asked."""
     address = find(chosen.docker_host, call.variables)
-    return seen.but(facts=seen.facts.but(daemon=address.state), address=address, detail=address.detail)
+    session = Session(address, chosen.timeout, call.variables)
+    return seen.but(facts=seen.facts.but(daemon=address.state), session=session, detail=address.detail)
 
 
-def ask_for_name(seen: Seen, session: Session) -> Inquiry:
+def ask_for_name(seen: Seen) -> Inquiry:
     """Begin to ask the daemon for the run image's name."""
-    return session.begin(lambda daemon: daemon.image(seen.name))
+    assert seen.session is not None
+    return seen.session.begin(lambda daemon: daemon.image(seen.name))
 
 
-def with_image(seen: Seen, session: Session, question: Inquiry | None = None) -> Seen:
+def with_image(seen: Seen, question: Inquiry | None = None) -> Seen:
     """Return what is known after the daemon was asked for the name; the question may have begun before."""
+    assert seen.session is not None
     try:
-        found = session.answer(question or ask_for_name(seen, session))
+        found = seen.session.answer(question or ask_for_name(seen))
     except Unreachable as problem:
         return seen.but(facts=seen.facts.but(daemon="silent"), detail=problem.with_tip)
     if found.id is None:
@@ -184,17 +188,17 @@ def with_what_was_left(seen: Seen, call: Invocation) -> Seen:
     return seen.but(facts=facts, now=now, left=now.reference)
 
 
-def ask(step: Step, seen: Seen, session: Session) -> Seen:
+def ask(step: Step, seen: Seen) -> Seen:
     """Do a step that asks the daemon, and return what is known then."""
-    return with_image(seen, session) if step.action == "ask-name" else _with_reference(seen, session)
+    return with_image(seen) if step.action == "ask-name" else _with_reference(seen)
 
 
-def _with_reference(seen: Seen, session: Session) -> Seen:
+def _with_reference(seen: Seen) -> Seen:
     """Return what is known after the daemon was asked for the reference as it is now."""
-    assert seen.now is not None
+    assert seen.now is not None and seen.session is not None
     reference = seen.now.reference
     try:
-        found = session.ask(lambda daemon: daemon.image_id(reference))
+        found = seen.session.ask(lambda daemon: daemon.image_id(reference))
     except Unreachable as problem:
         return seen.but(facts=seen.facts.but(resolves="silent"), detail=problem.with_tip)
     resolves = "nowhere" if found is None else "same" if found == seen.image_id else "other"

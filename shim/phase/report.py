@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shim.daemon.client import About
-    from shim.daemon.session import Session
     from shim.layers.rights import Rights
     from shim.phase.gather import Seen
     from shim.phase.invocation import Invocation
@@ -57,20 +56,18 @@ class Report(Record):
     seconds: float = 0.0
 
 
-def report_of(row: End, seen: Seen, call: Invocation, log: Log, session: Session | None, **more: Any) -> Report:
+def report_of(row: End, seen: Seen, call: Invocation, log: Log, **more: Any) -> Report:
     """Return the report of a run.
 
     Args:
         row: how it ended.
-        seen: what was found.
+        seen: what was found; a daemon that answered is asked once more what it is.
         call: the phase's call.
         log: where the warnings are.
-        session: the daemon's, which is asked once more what it is; None if it was not asked.
         more: other fields.
 
     """
     facts = seen.facts
-    silent = "silent" in (facts.daemon, facts.resolves)  # it had its time
     return Report(
         phase=call.phase,
         platform_api=call.platform_api,
@@ -86,7 +83,7 @@ def report_of(row: End, seen: Seen, call: Invocation, log: Log, session: Session
         reference_final=seen.now.reference if seen.now else None,
         image_id=seen.image_id,
         pulled=seen.pulled,
-        daemon=None if session is None or silent else session.about(),
+        daemon=seen.session.about() if seen.session and seen.session.answered else None,
         runs=seen.runs or None,
         **more,
     )

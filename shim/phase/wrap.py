@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from shim import policy
-from shim.daemon.session import Session
 from shim.errors import (
     BrokenFile,
     CannotStart,
@@ -71,7 +70,6 @@ class _Wrapped:
         self._path = path
         self._settings = chosen
         self._log = log
-        self._session: Session | None = None
         self.code: int | None = None
         """The phase's exit status, if it was run as a child process."""
 
@@ -89,21 +87,16 @@ class _Wrapped:
             return self._run_restorer(step, seen)
         if step.action == "pull":
             return self._pull(seen)
-        return ask(step, seen, self._questions(seen))
-
-    def _questions(self, seen: Seen) -> Session:
-        if self._session is None:
-            assert seen.address is not None
-            self._session = Session(seen.address, self._settings.timeout, self._call.variables)
-        return self._session
+        return ask(step, seen)
 
     def _pull(self, seen: Seen) -> Seen:
         from shim.phase.progress import Progress
 
-        session, name = self._questions(seen), seen.name
+        assert seen.session is not None
+        name = seen.name
         progress = Progress(self._log, name)
         try:
-            found = session.pull(name, progress.tell, lambda sentence: self._log.write("warn", sentence))
+            found = seen.session.pull(name, progress.tell, lambda sentence: self._log.write("warn", sentence))
         except PullFailed as problem:
             self._log.write("warn", f"{name} can't be pulled: {problem.with_tip}")
             return seen.but(facts=seen.facts.but(pull_tried=True), pulled=False)
@@ -119,7 +112,7 @@ class _Wrapped:
 
         def meanwhile() -> None:
             if step.asks:
-                question.append(ask_for_name(seen, self._questions(seen)))
+                question.append(ask_for_name(seen))
 
         ending = self._run(argv, meanwhile)
         ended = ending.killed or (ending.interrupted and ending.code)  # such a one isn't run again
@@ -134,7 +127,7 @@ class _Wrapped:
             runs=seen.runs + 1,
         )
         if question and not ended:
-            seen = with_image(seen, self._questions(seen), *question)
+            seen = with_image(seen, *question)
         return with_what_was_left(seen, self._call)
 
     def _run(self, argv: tuple[str, ...], meanwhile: Callable[[], None]) -> process.Ending:
@@ -224,7 +217,6 @@ class _Wrapped:
             seen,
             self._call,
             self._log,
-            self._session,
             certainty=certainty(seen.facts) if seen.before else None,
             command=tuple(without_secrets(word) if "://" in word else word for word in self._call.argv),
             exit_code=code,

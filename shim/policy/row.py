@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         "not-in-daemon",
         "unrepaired",
     ]
-    Row = "Step | End"
 
 
 class Step(Record):

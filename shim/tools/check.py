@@ -87,21 +87,19 @@ def check(call: Invocation, chosen: Settings, lifecycle: str, registry: bool) ->
     """
     log = Log("error")
     seen = gather(call, chosen, log)
-    if seen.address is None:
+    if seen.session is None:
         seen = with_daemon(seen, call, chosen).but(detail=seen.detail)
-    assert seen.address is not None
-    session = Session(seen.address, chosen.timeout, call.variables)
-    asked = _asked(seen, session)
+    assert seen.session is not None
+    asked = _asked(seen, seen.session)
     version = _version(lifecycle)
     scenario = scenario_of(seen.facts, version)
     foreseen = _Foreseen(asked, scenario)
     _, end = policy.settle(seen, foreseen)
     wrapped = tuple(phase for phase in WRAPPED if os.path.lexists(os.path.join(lifecycle, f"{phase}.real")))
-    silent = asked.facts.daemon not in ("has", "lacks")
-    about = None if silent and asked.name else session.about() if seen.address.state == "unasked" else None
+    about = seen.session.about() if seen.session.answered else None
     sure = certainty(asked.facts)
     known = None if asked.facts.build == "unknown" else asked.facts.build
-    findings = _Findings(call, asked, session)
+    findings = _Findings(call, asked, seen.session)
     findings.about_files(log.warnings)
     findings.about_daemon(about)
     findings.about_installation(wrapped, version)
@@ -132,7 +130,7 @@ def _asked(seen: Seen, session: Session) -> Seen:
     if seen.facts.daemon != "unasked":
         return seen
     if seen.name:
-        return with_image(seen, session)
+        return with_image(seen)
     try:
         session.ask(lambda _: None)
     except Unreachable as problem:
@@ -206,8 +204,8 @@ class _Findings:
     def about_daemon(self, about: About | None) -> None:
         state, for_daemon, name = self._seen.facts.daemon, self._seen.facts.build == "daemon", self._seen.name
         severity: Severity = "warning" if for_daemon else "note"
-        address = self._seen.address
-        matter = self._seen.detail if state == "silent" else address.detail if address else ""
+        address = self._session.address
+        matter = self._seen.detail if state == "silent" else address.detail
         if state == "absent":
             self._find(severity, matter, "mount the socket, or the reference stays the name")
         elif state == "denied":
@@ -222,7 +220,7 @@ class _Findings:
             self._find_lacking(name, for_daemon)
         if state == "has":
             self._find_platform(name)
-        for what, url in elsewhere(address, self._call.environ) if address else ():
+        for what, url in elsewhere(address, self._call.environ):
             self._find("note", f"{what} leads to {url}, where the phases don't look", "set DOCKER_HOST if they should")
         if about is not None and about.store == "containerd":
             self._find("note", "with the containerd image store, an image's ID is its index digest", "nothing")
@@ -255,8 +253,7 @@ class _Findings:
 
     def about_registry(self, timeout: float) -> None:
         name = self._seen.name
-        assert self._seen.address is not None
-        registry = Session(self._seen.address, timeout, self._call.variables)  # its own limit: it may be far
+        registry = Session(self._session.address, timeout, self._call.variables)  # its own limit: it may be far
         try:
             digest = registry.ask(lambda daemon: daemon.registry_digest(name))
             has = self._seen.facts.daemon == "has"

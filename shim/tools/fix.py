@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from shim import policy
-from shim.daemon.session import Session
 from shim.errors import BrokenFile, EditRefused, MissingFile, NotRepaired, WrongUse
 from shim.layers import analyzed, files
 from shim.phase.gather import Seen, ask, clues, sentence, with_daemon, with_image
@@ -91,7 +90,6 @@ class _Fix:
         self._settings = chosen
         self._choices = choices
         self._log: Log = log_for(call.environ, call.flags)
-        self._session: Session | None = None
 
     def run(self) -> int:
         seen = Seen(facts=Facts(phase="exporter", api=self._call.api))
@@ -104,13 +102,7 @@ class _Fix:
 
     def do(self, step: Step, seen: Seen) -> Seen:
         """Ask the daemon, and return what is known then."""
-        return ask(step, seen, self._questions(seen))
-
-    def _questions(self, seen: Seen) -> Session:
-        if self._session is None:
-            assert seen.address is not None
-            self._session = Session(seen.address, self._settings.timeout, self._call.variables)
-        return self._session
+        return ask(step, seen)
 
     def _snapshot(self) -> Analyzed | None:
         try:
@@ -146,7 +138,7 @@ class _Fix:
             return seen  # the exporter takes it as it is, in either build
         seen = with_daemon(seen, self._call, self._settings)
         if seen.facts.daemon == "unasked":
-            seen = with_image(seen, self._questions(seen))
+            seen = with_image(seen)
         if certainty(seen.facts) != "likely":
             raise WrongUse(
                 f"nothing indicates whether {self._call.analyzed} is of a daemon build ({seen.detail})",
@@ -205,7 +197,6 @@ class _Fix:
             seen,
             self._call,
             self._log,
-            self._session,
             certainty=known if seen.before else None,
             exit_code=code,
             changed=changed,
