@@ -39,13 +39,15 @@ Verdict = Literal["killed", "killed by time", "survived", "busy"]
 
 ROOT = pathlib.Path(__file__).parent.parent
 ACCEPTED = ROOT / ".ci" / "mutants.accepted"
-DECIDED = "tests/test_policy.py tests/test_never_worse.py -k 'not every_combination'"
+DECIDED = "tests/unit/test_policy.py tests/unit/test_never_worse.py -k 'not every_combination'"
 TESTS = {
     "policy/evidence": DECIDED,
     "policy/exporter": DECIDED,
     "policy/nothing": DECIDED,
     "policy/restorer": DECIDED,
-    "layers/analyzed": "tests/test_files.py tests/test_properties.py -k 'not (arguments or huge or group or agrees)'",
+    "layers/analyzed": (
+        "tests/unit/test_files.py tests/process/test_properties.py -k 'not (arguments or huge or group or agrees)'"
+    ),
 }
 OPTIONS = "-x -q -p no:cacheprovider -p no:xdist --hypothesis-seed=1457 --hypothesis-profile=first"
 LEFT_OUT = (

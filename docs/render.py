@@ -147,35 +147,44 @@ def report_page() -> str:
 TRIED: tuple[tuple[str, str], ...] = (
     (
         "run images by each evidence, on Docker 20.10, Podman 4.3 and Docker 26.1 with the containerd store",
-        "test_real.py",
+        "system/test_real.py",
     ),
-    ("a thousand runs, sixteen side by side, on a real daemon; what a phase inherits", "test_soak.py"),
-    ("containers as root, as a user and as process 1, without Python, shell or libc", "test_containers.py"),
+    ("a thousand runs, sixteen side by side, on a real daemon; what a phase inherits", "system/test_soak.py"),
+    ("containers as root, as a user and as process 1, without Python, shell or libc", "system/test_containers.py"),
     (
         "each row of the contract word by word; 1,327,104 combinations of facts; every way on from them",
-        "test_policy.py",
+        "unit/test_policy.py",
     ),
-    ("whole builds, bare and wrapped, in thousands of worlds: never worse", "test_never_worse.py"),
-    ("launchers, scripts in the restorer's place, forks with flags of their own, `extend`", "test_launchers.py"),
-    ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "test_wrap.py"),
-    ("faults of the daemon, on a real socket", "test_engine.py"),
-    ("whom the shim asks: addresses, proxies, TLS and versions as the phase's client takes them", "test_find.py"),
-    ("a daemon's answers, pulls and credentials, over Unix sockets, TCP and TLS", "test_client.py"),
-    ("faults of the file system, of TCP and TLS, of the clock and of the note", "test_faults.py"),
-    ("bad input, each on a real file system: full, read-only, a mount of its own, no /proc", "test_bad_input.py"),
-    ("SIGKILL at each step that touches a file, in fifteen ways, and at 300 random moments", "test_kills.py"),
-    ("exit statuses, signals, streams, environment", "test_process.py"),
-    ("planted links, pipes and files, with root's rights and the user's", "test_rights.py"),
-    ("reading and editing analyzed.toml and group.toml, and fuzzing it", "test_files.py"),
-    ("any document and any arguments, by fuzzing", "test_properties.py"),
-    ("a phase's flags and environment", "test_invocation.py"),
-    ("the CI step", "test_fix.py"),
-    ("what an image packs as its lifecycle directory", "test_derive.py"),
-    ("what `check` says", "test_check.py"),
-    ("imports: one way, and nothing heavy in what becomes the phase", "test_imports.py"),
-    ("the demonstration, on the embedded engine and on real ones", "test_demo.py"),
-    ("these pages: links, commands, the rendered parts", "test_docs.py"),
-    ("whole builds with real phases on three engines, where `LIFECYCLE_DIR` is set", "test_lifecycle.py"),
+    ("whole builds, bare and wrapped, in thousands of worlds: never worse", "unit/test_never_worse.py"),
+    (
+        "launchers, scripts in the restorer's place, forks with flags of their own, `extend`",
+        "process/test_launchers.py",
+    ),
+    ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "process/test_wrap.py"),
+    ("faults of the daemon, on a real socket", "process/test_engine.py"),
+    (
+        "whom the shim asks: addresses, proxies, TLS and versions as the phase's client takes them",
+        "process/test_find.py",
+    ),
+    ("a daemon's answers, pulls and credentials, over Unix sockets, TCP and TLS", "process/test_client.py"),
+    ("faults of the file system, of TCP and TLS, of the clock and of the note", "process/test_faults.py"),
+    (
+        "bad input, each on a real file system: full, read-only, a mount of its own, no /proc",
+        "process/test_bad_input.py",
+    ),
+    ("SIGKILL at each step that touches a file, in fifteen ways, and at 300 random moments", "process/test_kills.py"),
+    ("exit statuses, signals, streams, environment", "process/test_process.py"),
+    ("planted links, pipes and files, with root's rights and the user's", "process/test_rights.py"),
+    ("reading and editing analyzed.toml and group.toml, and fuzzing it", "unit/test_files.py"),
+    ("any document and any arguments, by fuzzing", "process/test_properties.py"),
+    ("a phase's flags and environment", "unit/test_invocation.py"),
+    ("the CI step", "process/test_fix.py"),
+    ("what an image packs as its lifecycle directory", "unit/test_derive.py"),
+    ("what `check` says", "process/test_check.py"),
+    ("imports: one way, and nothing heavy in what becomes the phase", "process/test_imports.py"),
+    ("the demonstration, on the embedded engine and on real ones", "system/test_demo.py"),
+    ("these pages: links, commands, the rendered parts", "system/test_docs.py"),
+    ("whole builds with real phases on three engines, where `LIFECYCLE_DIR` is set", "system/test_lifecycle.py"),
 )
 
 
@@ -188,7 +197,7 @@ def tried_page() -> str:
     found = subprocess.run(
         command, cwd=root, env=environ, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    files = [line.partition("::")[0].rpartition("/")[2] for line in found if "::" in line]
+    files = [line.partition("::")[0].removeprefix("tests/") for line in found if "::" in line]
     if unknown := set(files) - {name for _, name in TRIED}:
         raise SystemExit(f"docs/render.py doesn't say what is tried in {', '.join(sorted(unknown))}")
     rows = [f"| {what} | `tests/{name}` | {files.count(name)} |" for what, name in TRIED]

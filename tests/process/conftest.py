@@ -1,0 +1,51 @@
+"""Fixtures of the tests that need processes and sockets."""
+
+from __future__ import annotations
+
+import pathlib
+import ssl
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from shim.demo import servers
+from tests.support.daemons import PING, Answer, Faulty, Tcp
+from tests.support.layers import ID, Layers
+from tests.support.shim import Shim
+
+
+@pytest.fixture
+def known(shim: Shim, layers: Layers, engine: servers.Engine) -> Shim:
+    """A shim that will write the ID of the engine's image."""
+    layers.write("r:1", "r:1")
+    engine.tag("r:1", f"sha256:{ID}")
+    shim.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
+    return shim
+
+
+@pytest.fixture
+def faulty(tmp_path: pathlib.Path) -> Iterator[Callable[..., Faulty]]:
+    servers: list[Faulty] = []
+
+    def start(image: Answer, pong: Answer = PING) -> Faulty:
+        servers.append(Faulty(tmp_path / f"faulty{len(servers)}.sock", image, pong))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def tcp() -> Iterator[Callable[..., Tcp]]:
+    started: list[Tcp] = []
+
+    def start(context: ssl.SSLContext | None = None) -> Tcp:
+        started.append(Tcp(context))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.server.shutdown()
+        one.server.server_close()

@@ -1,0 +1,383 @@
+"""Faults of the file system and of the connection, each a real one: the build goes on, and the file is whole.
+
+Beside the ones in test_bad_input.py (full, read-only, a mount of its own, no /proc) and test_engine.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import trustme
+
+from shim.demo import servers
+from tests.support.certificates import certificates, serving
+from tests.support.daemons import HAS, PING, Faulty, Tcp, close, text
+from tests.support.layers import GROUP, ID, Layers, analyzed_toml
+from tests.support.mounts import in_mount_namespace
+from tests.support.needs import leave_out, needs_root
+from tests.support.processes import program
+from tests.support.restorers import rewriting
+from tests.support.shim import SHIM, Shim
+
+OTHER_ID = "0" * 63 + "1"
+DIGEST = f"r@sha256:{ID}"
+HERE = {"PYTHONPATH": os.getcwd()}
+
+
+LIBRARIES = list(pathlib.Path("/usr/lib").glob("*/faketime"))
+
+
+def needed(name: str) -> str:
+    """Return a file that a package brings; where it isn't installed the test is left out, and under CI an error."""
+    places = (*os.environ["PATH"].split(":"), "/sbin", "/usr/sbin", *map(str, LIBRARIES))
+    found = next((f"{place}/{name}" for place in places if os.path.exists(f"{place}/{name}")), None)
+    if found is None:
+        leave_out(f"not installed: {name}")
+    return found
+
+
+# The file system.
+
+
+@needs_root
+@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
+def test_a_quota(known: Shim, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int) -> None:
+    """On a file system with a quota of its own that is used up while the restorer runs."""
+    make = needed("mkfs.btrfs")
+    disk = tmp_path / "disk"
+    disk.touch()
+    os.truncate(disk, 128 << 20)
+    subprocess.run([make, "-q", str(disk)], check=True)
+    phase = program(
+        tmp_path / "restorer",
+        f"#!/bin/sh\ncat /dev/zero 2>{tmp_path}/said > {layers.path}/fill; sync -f {layers.path}\n"
+        f"for n in 1 2 3 4 5 6 7 8; do head -c 20000 /dev/urandom > {layers.path}/fill$n; done 2>/dev/null; exit 0\n",
+    )
+    content = layers.toml.read_bytes()
+    ended = in_mount_namespace(
+        f"cp -a {layers.path} {tmp_path}/kept; mkdir {tmp_path}/mnt; mount -o loop {disk} {tmp_path}/mnt;"
+        f"cd {tmp_path}/mnt; btrfs -q quota enable .; btrfs -q subvolume create layers;"
+        "btrfs -q qgroup limit 1M layers; btrfs -q quota rescan -w .;"
+        f"mount --bind layers {layers.path}; cp {tmp_path}/kept/* {layers.path}/; cd {os.getcwd()}",
+        *("sh", "-c", '"$@"; code=$?; cat "$CNB_LAYERS_DIR/analyzed.toml"; exit $code', "sh"),
+        *(*SHIM, "run", "--", str(phase)),
+        shim=known,
+        ANALYZED_SHIM_STRICT=strict,
+    )
+    assert "quota" in (tmp_path / "said").read_text().lower(), ended.stderr
+    assert ended.returncode == code, ended.stderr
+    assert f"{layers.toml} can't be written" in ended.stderr
+    assert "uota" in ended.stderr
+    assert ended.stdout.encode() == content
+    assert "Traceback" not in ended.stderr
+
+
+@needs_root
+def test_a_limit_on_the_size_of_files(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    """Going over it is a signal, which ends a process unless it is prepared."""
+    layers.write("r:1", "r:1", extra="# " + "x" * 4096 + "\n")
+    before = layers.toml.read_bytes()
+    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n")
+    ended = known.call("sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *SHIM, "run", "--", str(phase))
+    assert (ended.code, ended.outcome) == (7, "unchanged")
+    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    known.unmeasured()
+    command = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *SHIM, "run", "--", str(phase)]
+    process = subprocess.run(command, env=known.env, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert f"{layers.toml} can't be written: File too large" in process.stderr
+    assert layers.toml.read_bytes() == before
+    assert layers.stray() == set()
+
+
+@pytest.mark.parametrize("row", ["known", "likely"])
+def test_shims_side_by_side_on_one_layers_directory(
+    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, row: str
+) -> None:
+    engine.tag("r:1", f"sha256:{ID}")
+    rewritten = tmp_path / "rewritten.toml"
+    rewritten.write_text(analyzed_toml(DIGEST, "r:1"))
+    rewrite = f"dd if={rewritten} of={layers.toml} conv=notrunc bs=65536 2>/dev/null"
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\n{rewrite if row == 'likely' else 'exit 0'}\n")
+    options = ["--daemon"] if row == "known" else []
+    env = {**shim.env, "DOCKER_HOST": engine.url}
+
+    def run(_: int) -> subprocess.CompletedProcess[str]:
+        command = [*SHIM, "run", *options, "--", str(phase)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    for _ in range(5):
+        layers.write("r:1", "r:1")
+        with ThreadPoolExecutor(4) as pool:
+            for ended in pool.map(run, range(4)):
+                assert ended.returncode == 0, ended.stderr
+                assert "Traceback" not in ended.stderr
+        assert layers.toml.read_text() in (analyzed_toml(ID, "r:1"), analyzed_toml(DIGEST, "r:1"))
+        assert layers.stray() == set()
+        if row == "known":
+            assert layers.reference == ID
+
+
+def test_a_clock_that_goes_back(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    """By two days, while the restorer runs; and files that are from the future."""
+    library = needed("libfaketime.so.1")
+    clock = tmp_path / "clock"
+    clock.write_text("+1d\n")
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho -1d > {clock}\nexec sleep 0.3\n")
+    tomorrow = time.time() + 86400
+    for path in (layers.toml, layers.group):
+        os.utime(path, (tomorrow, tomorrow))
+    ended = known.run(
+        phase,
+        LD_PRELOAD=library,
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID), ended.err
+    assert 0.3 <= ended.report["seconds"] < 60
+    assert clock.read_text() == "-1d\n"
+
+
+def test_the_clock_s_library_does_what_it_says(tmp_path: pathlib.Path) -> None:
+    """Else the test before would test nothing."""
+    clock = tmp_path / "clock"
+    clock.write_text("-1d\n")
+    environ = {"LD_PRELOAD": needed("libfaketime.so.1"), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    told = subprocess.run([sys.executable, "-c", "import time; print(time.time())"], env=environ, capture_output=True)
+    assert -90_000 < float(told.stdout) - time.time() < -80_000
+
+
+@pytest.mark.parametrize("option", ["", "--no-daemon"])
+def test_where_memory_files_are_forbidden_the_note_stands_in(
+    known: Shim, layers: Layers, tmp_path: pathlib.Path, option: str
+) -> None:
+    """For a binary, which gets a memory file else; `echo` is one, and says what it is called with."""
+    if option:
+        layers.write(ID)  # no switch, so it is execed
+    phase = shutil.copy("/bin/echo", tmp_path / "restorer")
+    command = [*SHIM, "run", *([option] if option else []), "--", str(phase)]
+    assert known.call(*command).out.startswith("-group=/proc/self/fd/")
+    assert not layers.note.exists()
+    ended = known.call(sys.executable, "-m", "tests.support.forbid", "memfd_create", *command, **HERE)
+    assert (ended.code, ended.out) == (0, f"-group={layers.note}\n"), ended.err
+    assert layers.note.read_text().endswith(f"{GROUP}\n")
+
+
+# The note.
+
+
+def plant(layers: Layers, kind: str, target: pathlib.Path) -> None:
+    if kind == "huge":
+        with layers.note.open("wb") as file:
+            file.truncate(100 << 30)
+    elif kind == "directory":
+        layers.note.mkdir()
+    elif kind == "link":
+        target.write_text("daemon = false\n")
+        layers.note.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(layers.note)
+    elif kind == "garbage":
+        layers.note.write_bytes(bytes(range(256)))
+
+
+@pytest.mark.parametrize("kind", ["garbage", "huge", "directory", "link", "pipe"])
+def test_a_note_that_is_none_is_no_evidence_and_the_analyzer_mends_it(
+    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, kind: str
+) -> None:
+    engine.tag("r:1", f"sha256:{ID}")
+    layers.write("r:1", "r:1")
+    plant(layers, kind, tmp_path / "target")
+    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    ended = shim.run(phase, DOCKER_HOST=engine.url)
+    assert (ended.code, ended.outcome, ended.report["certainty"]) == (0, "unchanged", "likely")
+    assert str(layers.note) in ended.err
+    shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", "app")
+    ended = shim.run(phase, DOCKER_HOST=engine.url)
+    if kind == "directory":  # it is somebody's: left
+        assert ended.report["certainty"] == "likely"
+    else:
+        assert (ended.report["evidence"], layers.reference) == ("note", ID)
+        assert ended.err.count("\n") == 1
+    if kind == "link":
+        assert (tmp_path / "target").read_text() == "daemon = false\n"
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_note_of_an_earlier_build(shim: Shim, layers: Layers, engine: servers.Engine, stale: bool) -> None:
+    """Where the analyzer isn't wrapped any more nothing tells; the exporter, which knows, puts it right."""
+    engine.tag("r:1", f"sha256:{ID}")
+    layers.write("r:1", "r:1")
+    layers.note.write_text(f"daemon = {str(stale).lower()}\n")
+    phase = program(shim.directory / "restorer", "#!/bin/sh\n") if stale else rewriting(shim, layers)
+    exporter = program(shim.directory / "exporter", "#!/bin/sh\n")
+    assert shim.run(phase, DOCKER_HOST=engine.url).outcome == ("prevented" if stale else "not-a-daemon-build")
+    assert layers.reference == (ID if stale else DIGEST)
+    ended = shim.run(exporter, *([] if stale else ["-daemon"]), "app", DOCKER_HOST=engine.url)
+    assert (ended.outcome, layers.reference) == (("name-restored", "r:1") if stale else ("reverted", ID))
+
+
+def test_a_note_of_an_earlier_build_is_written_anew_by_the_analyzer(shim: Shim, layers: Layers) -> None:
+    for before, arguments, after in (("true", (), "false"), ("false", ("-daemon",), "true")):
+        layers.note.write_text(f"daemon = {before}\n")
+        shim.run(program(shim.directory / "analyzer", "#!/bin/sh\n"), *arguments, "app")
+        assert layers.note.read_text().endswith(f"daemon = {after}\n")
+
+
+def test_a_note_is_nothing_at_another_platform_api(shim: Shim, layers: Layers) -> None:
+    layers.write("r:1", "r:1")
+    layers.note.write_text("daemon = true\n")
+    phase = program(shim.directory / "restorer", "#!/bin/sh\n")
+    assert shim.run(phase, CNB_PLATFORM_API="0.12").outcome == "passed-through"
+
+
+# The daemon.
+
+
+def test_tcp_with_tls_and_with_a_wrong_certificate(
+    shim: Shim, layers: Layers, tcp: Callable[..., Tcp], tmp_path: pathlib.Path
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library would take it for the daemon's authority
+        shim.env.pop(name, None)
+    right, wrong = trustme.CA(), trustme.CA()
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    mine = certificates(tmp_path / "mine", right)
+    servers_: dict[str, tuple[ssl.SSLContext | None, str, str]] = {
+        "right": (serving(right, "127.0.0.1", clients=right), mine, "prevented"),
+        "another authority": (serving(wrong, "127.0.0.1"), mine, "kept-name"),
+        "another host": (serving(right, "daemon.example"), mine, "kept-name"),
+        "expired": (serving(right, "127.0.0.1", not_after=past), mine, "kept-name"),
+        "mine is another authority's": (
+            serving(right, "127.0.0.1", clients=wrong),
+            mine,
+            "kept-name",
+        ),
+        "no TLS at the daemon": (None, mine, "kept-name"),
+        "no certificate here": (serving(right, "127.0.0.1"), str(tmp_path / "none"), "kept-name"),
+    }
+    for name, (context, path, outcome) in servers_.items():
+        layers.write("r:1", "r:1")
+        began = time.monotonic()
+        ended = shim.run(
+            "restorer",
+            options=("--daemon", "--timeout", "2"),
+            DOCKER_HOST=tcp(context).url,
+            DOCKER_TLS_VERIFY="1",
+            DOCKER_CERT_PATH=path,
+        )
+        assert (ended.code, ended.outcome) == (0, outcome), (name, ended.err)
+        assert layers.reference == (ID if outcome == "prevented" else "r:1"), name
+        assert ended.err.count("\n") == 1, (name, ended.err)
+        assert time.monotonic() - began < 2 + 4, name
+
+
+def test_tcp_without_tls(shim: Shim, layers: Layers, tcp: Callable[..., Tcp]) -> None:
+    layers.write("r:1", "r:1")
+    assert shim.run("restorer", options=("--daemon",), DOCKER_HOST=tcp().url).outcome == "prevented"
+    layers.write("r:1", "r:1")
+    with_tls = tcp(serving(trustme.CA(), "127.0.0.1"))
+    ended = shim.run("restorer", options=("--daemon", "--timeout", "2"), DOCKER_HOST=with_tls.url)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", "r:1")
+
+
+@pytest.mark.parametrize("option", ["--daemon", "--strict"])
+def test_a_daemon_that_comes_back_after_a_second(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str
+) -> None:
+    """Within the time limit it is waited for; what it missed at the restorer the exporter puts right."""
+    began = time.monotonic()
+
+    def slow(request: http.server.BaseHTTPRequestHandler) -> None:
+        time.sleep(max(0.0, began + 1 - time.monotonic()))
+        HAS(request)
+
+    phase = program(shim.directory / "restorer", "#!/bin/sh\n") if option == "--daemon" else rewriting(shim, layers)
+    exporter = program(shim.directory / "exporter", "#!/bin/sh\n")
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase, options=(option,), DOCKER_HOST=faulty(slow).url)
+    assert (ended.code, ended.outcome) == (0, "prevented" if option == "--daemon" else "resolves")
+
+    path = shim.directory / "refuses.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase, options=(option,), DOCKER_HOST=f"unix://{path}")
+    assert (ended.code, ended.outcome) == (0, "kept-name" if option == "--daemon" else "daemon-unknown")
+    path.unlink()
+    listening = servers.Engine(str(path))
+    listening.tag("r:1", f"sha256:{ID}")
+    ended = shim.run(exporter, "-daemon", "app", DOCKER_HOST=listening.url)
+    listening.stop()
+    assert (ended.code, ended.outcome) == (0, "passed-through" if option == "--daemon" else "reverted")
+
+    back = threading.Event()
+
+    def pong(request: http.server.BaseHTTPRequestHandler) -> None:
+        (PING if back.is_set() else close)(request)
+
+    def image(request: http.server.BaseHTTPRequestHandler) -> None:
+        (text(404, b'{"message": "No such image"}') if "sha256" in request.path else HAS)(request)
+
+    url = faulty(image, pong).url
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase, options=(option,), DOCKER_HOST=url)
+    assert (ended.code, ended.outcome) == (0, "kept-name" if option == "--daemon" else "daemon-unknown")
+    back.set()
+    ended = shim.run(exporter, "-daemon", "app", DOCKER_HOST=url)
+    assert (ended.code, ended.outcome) == (0, "passed-through" if option == "--daemon" else "reverted")
+
+
+def test_a_daemon_that_answers_every_question_otherwise(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+) -> None:
+    """Another ID each time: what it said of the name counts."""
+    asked: list[str] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        text(200, json.dumps({"Id": f"sha256:{ID if len(asked) == 1 else OTHER_ID}"}).encode())(request)
+
+    phase = rewriting(shim, layers)
+    layers.write("r:1", "r:1")
+    ended = shim.run(phase, DOCKER_HOST=faulty(answer).url)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", ID)
+
+
+@pytest.mark.parametrize("option", ["--daemon", ""])
+@pytest.mark.parametrize(("seconds", "limit"), [(30, 2), (3, 4.5)], ids=["no answer", "slow answers"])
+def test_it_takes_the_time_limit_once_and_no_longer(
+    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str, seconds: float, limit: float
+) -> None:
+    """A daemon that answers the first question and then late or not, with a report that asks for more still."""
+    asked: list[str] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        if len(asked) > 1 or seconds < limit:
+            time.sleep(seconds)
+        HAS(request)
+
+    phase = rewriting(shim, layers)
+    layers.write("r:1", "r:1")
+    shim.unmeasured()  # which would slow down what isn't waiting
+    began = time.monotonic()
+    options = (*filter(None, [option]), "--timeout", str(limit))
+    ended = shim.run(phase, options=options, DOCKER_HOST=faulty(answer).url)
+    assert ended.code == 0
+    assert ended.outcome == ("prevented" if option == "--daemon" else "unrepaired")
+    assert limit <= time.monotonic() - began < limit + 1.4  # two slow answers would take six seconds

@@ -1,0 +1,354 @@
+"""What stands before a phase, and what kind of program stands for it: arguments and the group reach the phase."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import sys
+import tomllib
+
+import pytest
+
+from shim.demo import servers
+from tests.support.layers import GROUP, ID, Layers
+from tests.support.parts import Parts
+from tests.support.processes import program
+from tests.support.shim import SHIM, Ran, Shim
+
+LAUNCHERS = {
+    "env": ("env", "A=b"),
+    "env, emptied": ("env", "-i", "--", "CNB_PLATFORM_API=0.11"),
+    "env, a phase's name": ("env", "RESTORER=/cnb/lifecycle/restorer"),
+    "nice": ("nice", "-n", "1"),
+    "timeout": ("timeout", "60"),
+    "timeout, with options": ("timeout", "--signal=INT", "--kill-after", "5", "60"),
+    "nohup": ("nohup",),
+    "setsid": ("setsid", "--wait"),
+    "setpriv": ("setpriv", "--no-new-privs"),
+    "stdbuf": ("stdbuf", "-oL"),
+    "ionice": ("ionice", "-c3"),
+    "chroot": ("chroot", "/"),
+    "flock": ("flock", "/dev/null"),
+    "bash": ("bash", "-c", 'exec "$@"', "--"),
+    "sh, as its child": ("sh", "-c", '"$@"; exit $?', "sh"),
+    "python": (sys.executable, "-c", "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"),
+    "one of another": ("env", "A=b", "nice", "timeout", "60", "env", "C=d"),
+    "one that waits for a host": ("LAUNCHERS/wait-launcher", "builder", "--"),
+    "one that closes what it has open": ("LAUNCHERS/close-launcher",),
+    "one that knows its own options only": ("LAUNCHERS/strict-launcher", "--verbose"),
+}
+
+
+@pytest.fixture
+def launchers(tmp_path: pathlib.Path) -> pathlib.Path:
+    directory = tmp_path / "launchers"
+    directory.mkdir()
+    program(directory / "wait-launcher", '#!/bin/sh\n[ "$2" = -- ] || exit 64\nshift 2\nexec "$@"\n')
+    program(
+        directory / "close-launcher",
+        f"#!{sys.executable}\nimport subprocess, sys\nsys.exit(subprocess.run(sys.argv[1:]).returncode)\n",
+    )
+    program(
+        directory / "strict-launcher",
+        '#!/bin/sh\n[ "$1" = --verbose ] || exit 64\nshift\ncase $1 in -*) exit 64 ;; esac\nexec "$@"\n',
+    )
+    return directory
+
+
+def wrapped(shim: Shim, launcher: tuple[str, ...], directory: pathlib.Path, phase: str, *arguments: str) -> list[str]:
+    if shutil.which(launcher[0]) is None and not launcher[0].startswith("LAUNCHERS"):
+        raise RuntimeError(f"{launcher[0]} is not installed")
+    start = [word.replace("LAUNCHERS", str(directory)) for word in launcher]
+    return [*SHIM, "run", "--", *start, str(shim.lifecycle / phase), *arguments]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
+@pytest.mark.parametrize("evidence", ["note", "CNB_USE_DAEMON", "none"])
+def test_a_daemon_build_behind_a_launcher(
+    shim: Shim, layers: Layers, parts: Parts, launchers: pathlib.Path, launcher: tuple[str, ...], evidence: str
+) -> None:
+    layers.write(parts.name, parts.name)
+    if evidence == "note":
+        layers.note.write_text("daemon = true\n")
+    environ = {"CNB_USE_DAEMON": "true"} if evidence == "CNB_USE_DAEMON" else {}
+    if "-i" in launcher:  # it sees only what it is given
+        launcher = (*launcher, *(f"{name}={value}" for name, value in {**parts.at, **environ}.items()))
+    command = wrapped(shim, launcher, launchers, "restorer", "-layers", str(layers.path))
+    ended = shim.call(*command, **parts.at, **environ)
+    assert (ended.code, layers.reference) == (0, parts.id), ended.err
+    assert ended.outcome == ("reverted" if evidence == "none" else "prevented")
+    if evidence != "none":
+        assert parts.registry.asked == []
+    assert layers.stray() == set()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_the_crash_is_prevented_behind_a_launcher(
+    shim: Shim, layers: Layers, launchers: pathlib.Path, launcher: tuple[str, ...]
+) -> None:
+    layers.write(ID)
+    ended = shim.call(*wrapped(shim, launcher, launchers, "restorer", "-layers", str(layers.path)))
+    assert (ended.code, ended.outcome, layers.reference) == (0, "no-lookup", ID), ended.err
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
+@pytest.mark.parametrize("daemon", [True, False], ids=["daemon", "registry"])
+def test_an_analyzer_and_an_exporter_behind_a_launcher(
+    shim: Shim, layers: Layers, parts: Parts, launchers: pathlib.Path, launcher: tuple[str, ...], daemon: bool
+) -> None:
+    layers.write(parts.name, parts.name)
+    if "-i" in launcher:
+        launcher = (*launcher, f"DOCKER_HOST={parts.engine.url}")
+    flag = ("-daemon",) if daemon else ()
+    run_image = ("-run-image", parts.name)
+    command = wrapped(shim, launcher, launchers, "analyzer", *flag, *run_image, "-layers", str(layers.path), "app:1")
+    ended = shim.call(*command, **parts.at)
+    assert (ended.code, ended.outcome) == (0, "noted"), ended.err
+    assert tomllib.loads(layers.note.read_text()) == {"daemon": daemon}
+    layers.write(parts.digest if daemon else parts.id, parts.name)
+    command = wrapped(shim, launcher, launchers, "exporter", *flag, "-layers", str(layers.path), "app:1")
+    ended = shim.call(*command, **parts.at)
+    assert (ended.code, ended.outcome) == (0, "reverted" if daemon else "name-restored"), ended.err
+    assert layers.reference == (parts.id if daemon else parts.name)
+
+
+def test_the_platform_api_is_the_one_that_env_sets(shim: Shim, layers: Layers) -> None:
+    layers.write(ID)
+    phase = str(shim.lifecycle / "restorer")
+    ended = shim.call(*SHIM, "run", "--", "env", "CNB_PLATFORM_API=0.11", phase, CNB_PLATFORM_API="")
+    assert (ended.code, ended.outcome) == (0, "no-lookup"), ended.err
+    ended = shim.call(*SHIM, "run", "--", "env", "CNB_PLATFORM_API=0.9", phase)
+    assert (ended.code, ended.outcome) == (0, "passed-through"), ended.err
+
+
+def test_the_daemon_is_the_one_that_env_names(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+    other = servers.Engine(str(tmp_path / "other.sock"))
+    other.tag(parts.name, f"sha256:{ID}")
+    layers.write(parts.name, parts.name)
+    command = (
+        *SHIM,
+        "run",
+        "--daemon",
+        "--",
+        "env",
+        f"DOCKER_HOST={parts.engine.url}",
+        str(shim.lifecycle / "restorer"),
+    )
+    ended = shim.call(*command, DOCKER_HOST=other.url)
+    other.stop()
+    assert (ended.code, layers.reference, other.asked) == (0, parts.id, []), ended.err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="chroot needs root")
+@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter"])
+def test_a_phase_below_another_root_is_left_alone(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, phase: str
+) -> None:
+    """Its files are others than those that have the same paths here."""
+    layers.write(parts.digest, parts.name)
+    before = layers.identity()
+    root = tmp_path / "root"
+    root.mkdir()
+    fake = program(tmp_path / "chroot", '#!/bin/sh\nshift\nexec "$@"\n')  # no need for a root in which anything runs
+    stand_in = program(tmp_path / phase, "#!/bin/sh\nexit 7\n")
+    ended = shim.call(*SHIM, "run", "--daemon", "--", str(fake), str(root), str(stand_in), "-daemon", **parts.at)
+    assert (ended.code, ended.outcome) == (7, "passed-through"), ended.err
+    assert str(root) in ended.err or phase == "analyzer"
+    assert (layers.identity(), layers.note.exists(), parts.engine.asked) == (before, False, [])
+
+
+# What stands for the phase.
+
+CLOSES = {
+    "python": "#!{python}\nimport subprocess, sys\nsys.exit(subprocess.run([{real!r}, *sys.argv[1:]]).returncode)\n",
+    "python, by exec": "#!{python}\nimport os, sys\nos.closerange(3, 1000)\n"
+    "os.execv({real!r}, [{real!r}, *sys.argv[1:]])\n",
+    "a shell loop": "#!/bin/bash\nfor fd in /proc/self/fd/*; do n=${{fd##*/}}; "
+    '[ $n -le 2 ] || [ $n = 255 ] || eval "exec $n>&-"; done\n{real} "$@"\n',
+    "a shell": '#!/bin/sh\nexec {real} "$@"\n',
+    "a fork": "#!{python}\nimport os, sys\n"
+    "rest = [a for a in sys.argv[1:] if a != '-skip-chown']\nos.execv({real!r}, [{real!r}, *rest])\n",
+    "one that looks at its first argument": '#!/bin/sh\ncase $1 in -*) exec {real} "$@" ;; *) exit 64 ;; esac\n',
+}
+
+
+def stand_in(shim: Shim, directory: pathlib.Path, kind: str, name: str) -> pathlib.Path:
+    real = str(shim.lifecycle / "restorer")
+    return program(directory / name, CLOSES[kind].format(python=sys.executable, real=real))
+
+
+def start(shim: Shim, tmp_path: pathlib.Path, kind: str, way: str, *arguments: str, **environ: str) -> Ran:
+    """Run a script in the restorer's place: named as one, named otherwise, as drop-in, or by a variable."""
+    name = "restorer" if way == "named" else "restorer.real" if way == "drop-in" else "custom.sh"
+    script = stand_in(shim, tmp_path, kind, name)
+    if way in ("named", "unnamed"):
+        return shim.run(script, *arguments, **environ)
+    text = f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
+    place = program(tmp_path / "restorer", text)
+    more = {"ANALYZED_SHIM_RESTORER": str(script)} if way == "variable" else {}
+    return shim.call(str(place), *arguments, PYTHONPATH=os.getcwd(), **more, **environ)
+
+
+WAYS = ("named", "unnamed", "drop-in", "variable")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", CLOSES)
+def test_the_group_reaches_the_restorer_behind_a_script(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, kind: str, way: str
+) -> None:
+    flags = ("-skip-chown",) if kind == "a fork" else ()
+    layers.write(parts.name, parts.name)
+    ended = start(shim, tmp_path, kind, way, *flags, CNB_USE_DAEMON="true", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id), ended.err
+    assert (parts.registry.asked, ended.report["runs"]) == ([], 1)
+    layers.write(ID)
+    ended = start(shim, tmp_path, kind, way, *flags)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "no-lookup", ID), ended.err
+    layers.write("r:1", "r:1")
+    ended = start(shim, tmp_path, kind, way, *flags, CNB_USE_DAEMON="true")
+    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", "r:1"), ended.err
+    assert layers.stray() == set()
+
+
+def test_the_group_in_the_note_leaves_what_the_note_says(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+    for daemon in (True, False):
+        layers.write(ID)
+        layers.note.write_text(f"daemon = {str(daemon).lower()}\n")
+        assert start(shim, tmp_path, "a shell", "named").code == 0
+        assert tomllib.loads(layers.note.read_text()) == {"daemon": daemon, **tomllib.loads(GROUP)}
+        assert layers.note.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("given", [("-group", "{group}"), ("--group={group}",), ("-skip-chown", "-group", "{group}")])
+def test_a_group_that_the_platform_gave_is_replaced(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path, given: tuple[str, ...]
+) -> None:
+    layers.write(ID)
+    group = layers.group.rename(tmp_path / "elsewhere.toml")
+    arguments = [word.format(group=group) for word in given]
+    ended = start(shim, tmp_path, "a fork", "named", *arguments, "-log-level", "info")
+    assert (ended.code, ended.outcome) == (0, "no-lookup"), ended.err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="drops to a user, which needs root")
+@pytest.mark.parametrize(
+    "flags", [("-skip-chown", "-uid", "1000"), ("-retries", "3", "-uid=1000"), ("-uid", "1000", "-x")]
+)
+def test_flags_of_a_fork_hide_none_of_the_known_ones(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path, flags: tuple[str, ...]
+) -> None:
+    """The user that the phase drops to is the one that owns what the shim writes."""
+    layers.write("", "r:1")
+    for path in (layers.path, layers.toml, layers.group):
+        os.chown(path, 1000, 1000)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    phase = program(tmp_path / "restorer", '#!/bin/sh\ntest "${1%%=*}" = -group\n')
+    ended = shim.run(phase, *flags, "-gid", "1000", options=("--daemon",))
+    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1"), ended.err
+    assert (layers.note.stat().st_uid, layers.toml.stat().st_uid) == (1000, 1000)
+
+
+@pytest.mark.parametrize("flags", [("-skip-chown", "-daemon"), ("-daemon", "-skip-chown"), ("-x", "y", "-daemon=true")])
+def test_an_analyzer_of_a_fork_is_of_a_daemon_build(
+    shim: Shim, layers: Layers, tmp_path: pathlib.Path, flags: tuple[str, ...]
+) -> None:
+    phase = program(tmp_path / "analyzer", "#!/bin/sh\n")
+    assert shim.run(phase, *flags, "app:1").outcome == "noted"
+    assert tomllib.loads(layers.note.read_text()) == {"daemon": True}
+
+
+def test_what_fails_without_the_lookup_runs_again_as_called(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+) -> None:
+    """Such as a launcher that isn't known as one, and knows no flag of a restorer's."""
+    text = f'#!/bin/sh\ncase $1 in -*) exit 64 ;; esac\nshift\nexec {shim.lifecycle / "restorer"} "$@"\n'
+    launcher = program(tmp_path / "launcher", text)
+    layers.write(parts.name, parts.name)
+    ended = shim.run(launcher, "HOST", options=("--daemon",), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "retried", parts.id), ended.err
+    assert ended.report["runs"] == 2
+    assert "running it again as called" in ended.err
+    layers.write(parts.name, parts.name)
+    ended = shim.run(launcher, "HOST", options=("--daemon",))
+    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", parts.name), ended.err
+    layers.write(ID, None)
+    bare = shim.call(str(launcher), "HOST")
+    assert shim.run(launcher, "HOST").code == bare.code == 2  # the crash, which nothing keeps from it
+
+
+def test_a_fork_that_fails_either_way_fails_with_its_own_status(
+    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+) -> None:
+    layers.write(parts.name, parts.name)
+    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho run >> {tmp_path}/runs\nexit 44\n")
+    ended = shim.run(phase, options=("--daemon",), **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (44, "unchanged", parts.name)
+    assert (tmp_path / "runs").read_text() == "run\nrun\n"
+
+
+# extend, at 0.10 and 0.11.
+
+EXTEND = "  extend = true\n"
+EVIDENCE = ("option", "note", "marker", "CNB_USE_DAEMON", "previous image", "pull policy", "none")
+
+
+@pytest.mark.parametrize("api", ["0.10", "0.11"])
+@pytest.mark.parametrize("case", ["multi", "daemon-only"])
+@pytest.mark.parametrize(
+    "evidence", ["option", "note", "marker", "CNB_USE_DAEMON", "previous image", "pull policy", "none"]
+)
+def test_extend_is_no_reason_to_do_nothing_in_a_daemon_build(
+    shim: Shim, layers: Layers, parts: Parts, api: str, case: str, evidence: str
+) -> None:
+    name = parts.name if case == "multi" else f"{parts.registry.host}/run/local:1.0"
+    parts.engine.tag(name, f"sha256:{parts.id}")
+    marker = "  daemon = true\n" if evidence == "marker" else ""
+    layers.write(name, name, previous=ID if evidence == "previous image" else "", extra=EXTEND + marker)
+    if evidence == "note":
+        layers.note.write_text("daemon = true\n")
+    environ = {"CNB_USE_DAEMON": "1"} if evidence == "CNB_USE_DAEMON" else {}
+    environ |= {"ANALYZED_SHIM_PULL_POLICY": "never"} if evidence == "pull policy" else {}
+    options = ("--daemon",) if evidence == "option" else ()
+    ended = shim.run("restorer", options=options, CNB_PLATFORM_API=api, **parts.at, **environ)
+    guessed = "reverted" if case == "multi" else "retried"
+    assert (ended.code, ended.outcome) == (0, guessed if evidence == "none" else "prevented"), ended.err
+    assert layers.reference == parts.id
+    assert tomllib.loads(layers.toml.read_text())["run-image"]["extend"] is True
+
+
+@pytest.mark.parametrize("api", ["0.10", "0.11"])
+@pytest.mark.parametrize("option", ["--daemon", "--no-daemon", "--strict"])
+def test_extend_without_a_switch_does_not_crash(shim: Shim, layers: Layers, api: str, option: str) -> None:
+    layers.write(ID, extra=EXTEND)
+    ended = shim.run("restorer", options=(option,), CNB_PLATFORM_API=api)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "no-lookup", ID), ended.err
+
+
+@pytest.mark.parametrize("api", ["0.10", "0.11"])
+def test_extend_in_a_registry_build_keeps_the_digest(shim: Shim, layers: Layers, parts: Parts, api: str) -> None:
+    layers.write(parts.name, parts.name, extra=EXTEND)
+    ended = shim.run("restorer", options=("--no-daemon",), CNB_PLATFORM_API=api, **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "not-a-daemon-build", parts.digest)
+    ended = shim.run("exporter", "app:1", CNB_PLATFORM_API=api, **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "passed-through", parts.digest)
+
+
+def test_extend_at_the_exporter(shim: Shim, layers: Layers, parts: Parts) -> None:
+    layers.write(parts.digest, parts.name, extra=EXTEND)
+    ended = shim.run("exporter", "-daemon", "app:1", **parts.at)
+    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", parts.id)
+
+
+# Levels.
+
+
+@pytest.mark.parametrize("level", ["info", "warn"])
+def test_a_name_that_is_kept_in_a_known_daemon_build_is_no_warning(shim: Shim, layers: Layers, level: str) -> None:
+    layers.write("r:1", "r:1")
+    phase = shim.run("restorer", options=("--daemon",), CNB_LOG_LEVEL=level)
+    assert (phase.code, phase.outcome, phase.report["warnings"]) == (0, "kept-name", [])
+    assert phase.err.count("\n") == (1 if level == "info" else 0)
+    assert "Warning" not in phase.err

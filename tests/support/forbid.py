@@ -1,0 +1,52 @@
+"""Run a program with one system call forbidden, as a container's seccomp profile does.
+
+python -m tests.support.forbid CALL PROGRAM [ARGUMENT]...
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import sys
+
+NUMBERS = {
+    "memfd_create": {"x86_64": 319, "aarch64": 279},
+    "setgroups": {"x86_64": 116, "aarch64": 159},
+    "setresuid": {"x86_64": 117, "aarch64": 147},
+}
+_NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2
+_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+
+
+class Instruction(ctypes.Structure):
+    """struct sock_filter of seccomp(2)."""
+
+    _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint))
+
+
+class Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction)))
+
+
+def forbid(number: int) -> None:
+    """Have a system call fail with EPERM in this process and in all that it starts."""
+    instructions = (Instruction * 4)(
+        Instruction(_LOAD, 0, 0, 0),
+        Instruction(_JUMP_IF_EQUAL, 0, 1, number),
+        Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        Instruction(_RETURN, 0, 0, _ALLOW),
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    for arguments in ((_NO_NEW_PRIVS, 1, 0, 0, 0), (_SECCOMP, _FILTER, ctypes.byref(Program(4, instructions)), 0, 0)):
+        if libc.prctl(*arguments):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+if __name__ == "__main__":
+    forbid(NUMBERS[sys.argv[1]][platform.machine()])
+    os.execvp(sys.argv[2], sys.argv[2:])

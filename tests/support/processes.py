@@ -1,0 +1,38 @@
+"""Programs that a test writes, terminals they run on, and waiting for them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+
+
+def program(path: pathlib.Path, text: str) -> pathlib.Path:
+    path.write_text(textwrap.dedent(text))
+    path.chmod(0o755)
+    return path
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't happen in time"
+        time.sleep(0.02)
+
+
+def on_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own, and return its exit status and what it showed."""
+    ours, its = os.openpty()
+    process = subprocess.Popen(command, env=environ, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(ours, 1000)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    return process.wait(60), seen

@@ -1,0 +1,51 @@
+"""Run `python -m shim` and note each step that touches a file, or kill the whole process group at one of them.
+
+    python -m tests.support.steps LIST ARGUMENT...      append each step's name to the file LIST
+    python -m tests.support.steps NUMBER ARGUMENT...    SIGKILL at that step, counted from 1
+
+A step is the moment before or after one of the operating system's calls below, made by the shim's own code in its
+main thread. The interpreter itself reports them (sys.setprofile); the shim has no hook and doesn't know.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+CALLS = {
+    *("open", "write", "flush", "fchmod", "fchown", "flock", "replace", "unlink", "rmdir", "pwrite", "ftruncate"),
+    *("posix_spawn", "execve", "memfd_create", "sigwaitinfo", "seteuid", "setegid"),
+}
+
+
+class Steps:
+    """The steps so far."""
+
+    def __init__(self, target: str) -> None:
+        self.stop_at = int(target) if target.isdigit() else 0
+        self.list = None if self.stop_at else os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.count = 0
+
+    def __call__(self, frame: FrameType, event: str, function: Any) -> None:
+        module = str(frame.f_globals.get("__name__"))
+        if event not in ("c_call", "c_return") or not module.startswith("shim") or function.__name__ not in CALLS:
+            return
+        if isinstance(getattr(function, "__self__", None), str):  # str.replace touches no file
+            return
+        self.count += 1
+        if self.count == self.stop_at:
+            os.killpg(0, signal.SIGKILL)
+        if self.list is not None:
+            when = "before" if event == "c_call" else "after"
+            os.write(self.list, f"{when} {function.__name__} in {module}.{frame.f_code.co_name}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.argv[:2] = ["shim"]
+    steps = Steps(sys.orig_argv[3])
+    sys.setprofile(steps)
+    runpy.run_module("shim", run_name="__main__", alter_sys=True)

@@ -1,0 +1,38 @@
+"""The shim as another user."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+from tests.support.layers import Layers
+from tests.support.shim import Shim
+
+AS_USER = (
+    "import json, os, platform, resource, shutil, socket, sys, tempfile; sys.path.insert(0, os.getcwd())\n"
+    "import shim.__main__ as main, shim.phase.report, shim.phase.wrap, shim.phase.start, shim.daemon.client, tomllib\n"
+    "import shim.tools.fix, difflib\n"
+    "from tests.support import forbid; machine = platform.machine()\n"
+    "os.setgroups([]); os.setgid(1000); os.setuid(1000)\n"
+)
+"""Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""
+
+
+def as_user(shim: Shim, layers: Layers, code: str, *command: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
+    """Run the shim as user 1000, to whom the layers belong; return the exit code, its lines and the report."""
+    shim.unmeasured()
+    for path in (shim.directory, layers.path, layers.toml, layers.group):
+        os.chown(path, 1000, 1000)
+    for parent in shim.directory.parents[:3]:
+        if parent != pathlib.Path("/tmp"):
+            parent.chmod(0o755)
+    report = shim.directory / "report.json"
+    full = [sys.executable, "-c", f"{AS_USER}{code}\nsys.exit(main.main())", *command]
+    env = {**shim.env, "ANALYZED_SHIM_REPORT": str(report), **environ}
+    ended = subprocess.run(full, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.returncode, ended.stderr, json.loads(report.read_text()) if report.exists() else {}

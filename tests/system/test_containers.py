@@ -1,0 +1,588 @@
+"""The bundle where the phases really run: containers without Python, without a libc, as root, as a user, as process 1.
+
+A Debian root made with mmdebstrap, without Python, stands in for a builder; a root with nothing but /etc/passwd, /tmp
+and the lifecycle directory for pack's lifecycle image. In both the phases are small static programs and the stand-in
+restorer's part is played by a static binary that says how it was called.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tarfile
+from typing import Any
+
+import docker
+import pytest
+
+from shim.demo import images
+from shim.demo.lifecycle import ARCHITECTURE
+from shim.errors import ShimError
+from shim.phase.invocation import WRAPPED
+from shim.tools import install as bundling
+from tests.support import real
+from tests.support.ground import CASES, NIGHTLY, SWITCHED, Ground
+from tests.support.layers import EXTENSION, GROUP, ID, analyzed_toml
+from tests.support.needs import leave_out
+from tests.support.processes import wait_for
+from tests.support.shim import SHIM, Ran, Shim
+
+ROOTS = ("distroless", "debian")
+ENGINES = ("docker",)
+"""Of the engines; the platform that starts the containers is one and the same for all of this."""
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="makes roots and containers, which needs root")
+
+PHASE = r"""
+#include <fcntl.h>
+#include <libgen.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+/* A phase that says how it was called. PHASE_EXIT is its status; PHASE_WAIT has it wait for a signal. */
+static void tell(int number) { printf("signal %d\n", number); fflush(stdout); if (number == SIGTERM) exit(7); }
+int main(int argc, char **argv) {
+  const char *layers = getenv("CNB_LAYERS_DIR"), *group = 0, *status = getenv("PHASE_EXIT");
+  char path[4096], buffer[8192];
+  printf("%s pid %d uid %d\n", basename(strdup(argv[0])), getpid(), getuid());
+  for (int at = 1; at < argc; at++) if (!strncmp(argv[at], "-group=", 7)) group = argv[at] + 7;
+  snprintf(path, sizeof path, "%s/group.toml", layers ? layers : "/layers");
+  FILE *file = fopen(group ? group : path, "r");
+  size_t length = file ? fread(buffer, 1, sizeof buffer - 1, file) : 0;
+  buffer[length] = 0;
+  printf("group %s, extensions %s\n", file ? "read" : "not read", strstr(buffer, "group-extensions") ? "yes" : "no");
+  fflush(stdout);
+  if (getenv("PHASE_WAIT")) {
+    for (int number = 1; number < 16; number++) signal(number, tell);
+    if (fork() == 0) { if (fork() == 0) { usleep(200000); _exit(3); } _exit(0); }
+    for (;;) pause();
+  }
+  return status ? atoi(status) : 0;
+}
+"""
+
+
+@pytest.fixture
+def lifecycle_directory(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A lifecycle directory as published: one program, and links."""
+    if shutil.which("gcc") is None:
+        leave_out("not installed: gcc")
+    place = tmp_path / "cnb" / "lifecycle"
+    place.mkdir(parents=True)
+    source = tmp_path / "phase.c"
+    source.write_text(PHASE)
+    subprocess.run(["gcc", "-static", "-O1", "-w", "-o", place / "lifecycle", source], check=True)
+    for phase in (*WRAPPED, "detector", "builder", "creator"):
+        (place / phase).symlink_to("lifecycle")
+    (place / "launcher").write_text("launcher")
+    return place
+
+
+def listing(place: pathlib.Path) -> list[tuple[str, int, str]]:
+    return sorted(
+        (str(path.relative_to(place)), path.lstat().st_mode, os.readlink(path) if path.is_symlink() else "")
+        for path in place.rglob("*")
+    )
+
+
+def test_a_bundle_weighs_what_it_may(bundle: pathlib.Path) -> None:
+    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 42e6
+    assert not list(bundle.rglob("*.py"))
+
+
+def test_installing_twice_is_installing_once_and_uninstalling_leaves_it_as_it_was(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim
+) -> None:
+    place = lifecycle_directory
+    before = listing(place)
+    assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
+    installed = listing(place)
+    for phase in WRAPPED:
+        assert os.readlink(place / f"{phase}.real") == "lifecycle"
+        assert (place / phase).is_file()
+        assert not (place / phase).is_symlink()
+    assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
+    assert listing(place) == installed
+    assert {path.name for path in place.iterdir()} == {*(name for name, _, _ in before), bundling.NAME} | {
+        f"{phase}.real" for phase in WRAPPED
+    }
+    assert shim.call(*SHIM, "uninstall", str(place)).code == 0
+    assert listing(place) == before
+    assert shim.call(*SHIM, "uninstall", str(place)).code == 0
+    assert listing(place) == before
+
+
+def test_a_phase_that_is_a_file_of_its_own_keeps_its_inode(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path
+) -> None:
+    place = lifecycle_directory
+    (place / "restorer").unlink()
+    shutil.copy(place / "lifecycle", place / "restorer")
+    inode = (place / "restorer").stat().st_ino
+    bundling.install(str(place), str(bundle))
+    assert (place / "restorer.real").stat().st_ino == inode
+    bundling.uninstall(str(place))
+    assert (place / "restorer").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("left", ["nothing", "half a bundle", "one phase", "a kept phase"])
+def test_a_kill_in_between_leaves_what_the_next_run_mends(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, left: str
+) -> None:
+    place = lifecycle_directory
+    before = listing(place)
+    if left == "half a bundle":
+        (place / f".{bundling.NAME}.new" / "bin").mkdir(parents=True)
+        (place / f".{bundling.NAME}.old").mkdir()
+    elif left != "nothing":
+        bundling.install(str(place), str(bundle))
+        os.replace(place / "analyzer.real", place / "analyzer")
+        if left == "a kept phase":
+            (place / ".analyzer.keep").symlink_to("lifecycle")
+            (place / ".restorer.shim").write_text("half")
+    bundling.install(str(place), str(bundle))
+    ended = subprocess.run([place / "analyzer", "-version"], env={"CNB_PLATFORM_API": "0.11"}, check=False)
+    assert ended.returncode == 0
+    bundling.uninstall(str(place))
+    assert listing(place) == before
+
+
+def test_a_lifecycle_that_was_copied_over_an_installed_one_is_wrapped_anew(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path
+) -> None:
+    place = lifecycle_directory
+    bundling.install(str(place), str(bundle))
+    (place / "restorer").unlink()
+    (place / "restorer").write_text("#!/bin/sh\necho newer\n")
+    (place / "restorer").chmod(0o755)
+    bundling.install(str(place), str(bundle))
+    assert (place / "restorer.real").read_text() == "#!/bin/sh\necho newer\n"
+
+
+def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path
+) -> None:
+    for directory, given, at, message in (
+        (tmp_path, bundle, None, "isn't a lifecycle directory: there is no analyzer, restorer, exporter"),
+        (lifecycle_directory, tmp_path, None, "is no bundle"),
+        (lifecycle_directory, bundle, "/x" * 120, "too long a path"),
+        (lifecycle_directory, bundle, "/a b", "has a blank"),
+    ):
+        with pytest.raises(ShimError, match=message):
+            bundling.install(str(directory), str(given), at)
+    with pytest.raises(ShimError, match="isn't a lifecycle directory"):
+        bundling.uninstall(str(tmp_path))
+    ended = shim.call(*SHIM, "install", str(lifecycle_directory), ANALYZED_SHIM_BUNDLE="")
+    assert ended.code == 64
+    assert "--bundle" in ended.err
+    assert not (lifecycle_directory / bundling.NAME).exists()
+    (lifecycle_directory / "restorer").unlink()
+    (lifecycle_directory / "restorer").mkdir()
+    for command in (("install", "--bundle", str(bundle)), ("uninstall",)):
+        ended = shim.call(*SHIM, command[0], str(lifecycle_directory), *command[1:])
+        assert (ended.code, "can't be changed" in ended.err) == (64, True)
+        assert str(lifecycle_directory / "restorer") in ended.err
+
+
+@pytest.mark.parametrize("kind", ["link", "link that leads nowhere", "copy"])
+def test_a_phase_in_whose_place_the_shim_is_already_stays_where_it_was_kept(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path, kind: str
+) -> None:
+    """As the README's loop puts it there."""
+    place = lifecycle_directory
+    before = listing(place)
+    script = tmp_path / "bin" / "analyzed-shim"
+    script.parent.mkdir()
+    if kind != "link that leads nowhere":
+        shutil.copy("packaging/analyzed-shim", script)
+    for phase in WRAPPED:
+        (place / phase).rename(place / f"{phase}.real")
+        if kind == "copy":
+            shutil.copy(script, place / phase)
+        else:
+            (place / phase).symlink_to(script)
+    bundling.install(str(place), str(bundle))
+    for phase in WRAPPED:
+        assert os.readlink(place / f"{phase}.real") == "lifecycle"
+    ended = subprocess.run([place / "restorer", "-version"], env={"CNB_PLATFORM_API": "0.11"}, check=False)
+    assert ended.returncode == 0
+    bundling.uninstall(str(place))
+    assert listing(place) == before
+
+    (place / "restorer").unlink()
+    (place / "restorer").symlink_to(script)
+    if kind != "link":
+        return
+    ended_ = shim.call(*SHIM, "install", str(place), "--bundle", str(bundle))
+    assert (ended_.code, "there is no restorer.real beside it" in ended_.err) == (64, True)
+    assert not (place / bundling.NAME).exists()
+
+
+def test_an_installed_bundle_knows_itself(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, tmp_path: pathlib.Path, shim: Shim
+) -> None:
+    place = lifecycle_directory
+    bundling.install(str(place), str(bundle))
+    own = str(place / bundling.NAME / "bin" / "analyzed-shim")
+    assert shim.call(own, "--version").out.startswith("analyzed-shim 0.")
+    assert shim.call(own, "check", "--lifecycle", str(place)).code == 0
+    for verb in ("run", "snapshot", "fix", "check", "install", "uninstall", "builder", "demo"):
+        assert shim.call(own, verb, "--help").code == 0, verb
+    assert shim.call(own, "fix", "--timeout", "x").code == 64  # which typer has its validation say
+    again = shim.call(own, "install", str(place))  # from itself
+    assert again.code == 0, again.err
+    demo = shim.call(own, "demo")
+    assert (demo.code, "isn't in the bundle" in demo.err) == (64, True)
+    other = tmp_path / "other"
+    shutil.copytree(place, other, symlinks=True)
+    bundling.uninstall(str(place))
+    with pytest.raises(FileNotFoundError):  # its interpreter's path is that of the other place
+        shim.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
+
+
+# In containers.
+
+
+class Box:
+    """An image on the real daemon with the shim installed, and running its phases."""
+
+    def __init__(self, client: docker.APIClient, image: str, directory: pathlib.Path) -> None:
+        self.client = client
+        self.image = image
+        self.layers = directory / "box-layers"
+        self.layers.mkdir()
+
+    def lay(self, reference: str, image: str | None, owner: int = 1000) -> None:
+        (self.layers / "analyzed.toml").write_text(analyzed_toml(reference, image))
+        (self.layers / "group.toml").write_text(GROUP + EXTENSION)
+        for path in (self.layers, *self.layers.iterdir()):
+            os.chown(path, owner, owner)
+
+    def start(self, phase: str, *arguments: str, socket: str | None, user: str, tty: bool, **environ: str) -> str:
+        binds = [f"{self.layers}:/layers"] + ([f"{socket}:/var/run/docker.sock"] if socket else [])
+        host = self.client.create_host_config(binds=binds, network_mode="host", read_only=True)
+        made = self.client.create_container(
+            self.image,
+            [f"/cnb/lifecycle/{phase}", *arguments],
+            user=user,
+            tty=tty,
+            environment={"CNB_PLATFORM_API": "0.11", "ANALYZED_SHIM_REPORT": "/layers/report.json", **environ},
+            host_config=host,
+        )
+        self.client.start(made["Id"])
+        return str(made["Id"])
+
+    def run(
+        self, phase: str, *arguments: str, socket: str | None = None, user: str = "0", tty: bool = False, **environ: str
+    ) -> Ran:
+        container = self.start(phase, *arguments, socket=socket, user=user, tty=tty, **environ)
+        try:
+            code = self.client.wait(container)["StatusCode"]
+            out, err = (self.client.logs(container, stdout=out, stderr=not out).decode() for out in (True, False))
+            ended = subprocess.CompletedProcess([], code, out, err)
+            return Ran(ended, self.layers / "report.json")
+        finally:
+            self.client.remove_container(container, force=True)
+
+    @property
+    def reference(self) -> str:
+        text = (self.layers / "analyzed.toml").read_text()
+        return text.rpartition('[run-image]\n  reference = "')[2].partition('"')[0]
+
+
+def distroless(lifecycle: pathlib.Path) -> bytes:
+    """A root with nothing but /etc/passwd, /tmp, /layers and the lifecycle directory."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, mode in (("etc", 0o755), ("tmp", 0o1777), ("layers", 0o755), ("cnb", 0o755)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            archive.addfile(entry)
+        passwd = b"root:x:0:0::/:/none\ncnb:x:1000:1000::/:/none\n"
+        entry = tarfile.TarInfo("etc/passwd")
+        entry.size = len(passwd)
+        archive.addfile(entry, io.BytesIO(passwd))
+        archive.add(lifecycle, "cnb/lifecycle")
+    return out.getvalue()
+
+
+def debian(lifecycle: pathlib.Path, directory: pathlib.Path) -> bytes:
+    """A Debian root without Python, and the lifecycle directory."""
+    if shutil.which("mmdebstrap") is None:
+        leave_out("not installed: mmdebstrap")
+    archive = directory / "debian.tar"
+    command = ["mmdebstrap", "--quiet", "--variant=essential", "bookworm", str(archive)]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(archive, "a") as more:
+        more.add(lifecycle, "cnb/lifecycle")
+    return archive.read_bytes()
+
+
+@pytest.fixture(params=ROOTS)
+def box(
+    request: pytest.FixtureRequest,
+    real_parts: tuple[real.Engine, real.Registry],
+    bundle: pathlib.Path,
+    lifecycle_directory: pathlib.Path,
+    tmp_path: pathlib.Path,
+    shim: Shim,
+    roots: set[tuple[str, str]],
+) -> Box:
+    """Both kinds of image, derived by the command."""
+    engine, _ = real_parts
+    image = f"box/{request.param}"
+    if (engine.kind, image) not in roots:
+        derive(engine, shim, image, lifecycle_directory, tmp_path, bundle, "--env", "ANALYZED_SHIM_TIMEOUT=3")
+        roots.add((engine.kind, image))
+    return Box(engine.client, f"{image}:shim", tmp_path)
+
+
+def derive(
+    engine: real.Engine,
+    shim: Shim,
+    image: str,
+    lifecycle: pathlib.Path,
+    directory: pathlib.Path,
+    bundle: pathlib.Path,
+    *options: str,
+) -> None:
+    """Make an image of a root of the kind that its name says, and derive one from it by the command."""
+    root = distroless(lifecycle) if "distroless" in image else debian(lifecycle, directory)
+    engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000"])
+    command = [*SHIM, "builder", f"{image}:bare", "--tag", f"{image}:shim", "--bundle", str(bundle), *options]
+    ended = shim.call(*command, DOCKER_HOST=engine.url)
+    assert ended.code == 0, ended.err
+
+
+@pytest.fixture(scope="session")
+def roots() -> set[tuple[str, str]]:
+    """The images that were derived already, and the kind of engine that has them."""
+    return set()
+
+
+@needs_root
+def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gives_the_same(
+    box: Box, shim: Shim, bundle: pathlib.Path, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    engine, registry = real_parts
+    bare, derived = (
+        engine.client.inspect_image(f"{box.image.partition(':')[0]}:{tag}")  # type: ignore[no-untyped-call]
+        for tag in ("bare", "shim")
+    )
+    for field in ("User", "Labels", "WorkingDir", "Entrypoint", "Volumes"):
+        assert (derived["Config"].get(field) or None) == (bare["Config"].get(field) or None)
+    assert "ANALYZED_SHIM_TIMEOUT=3" in derived["Config"]["Env"]
+    assert derived["RootFS"]["Layers"][:-1] == bare["RootFS"]["Layers"]
+    again = f"{registry.host}/box/again:1"
+    options = ["--bundle", str(bundle), "--push"]
+    ended = shim.call(*SHIM, "builder", box.image, "--tag", again, *options, DOCKER_HOST=engine.url)
+    assert ended.code == 0, ended.err
+    assert names_in_top_layer(engine, again) == names_in_top_layer(engine, box.image)
+    names = names_in_top_layer(engine, again)
+    assert {"cnb/lifecycle/lifecycle", "cnb/lifecycle/launcher", "cnb/lifecycle/restorer.real"} <= names
+    engine.client.remove_image(again)
+    engine.pull(again)  # it was pushed
+    engine.client.remove_image(again)
+    printed = shim.call(*SHIM, "builder", "no/such:image", "--tag", "x", *options, "--print", DOCKER_HOST="")
+    assert printed.code == 0
+    assert "commit it as x" in printed.out
+    without = registry.push("box/without:1", images.single("without", ARCHITECTURE))
+    for command, message in (
+        (["no/such:image"], "pull"),
+        ([box.image, "--env", "PATH=x"], "PATH is no setting"),
+        ([without], f"{without} has no /cnb/lifecycle"),
+    ):
+        failed = shim.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)
+        assert (failed.code != 0, message in failed.err) == (True, True), failed.err
+        assert "analyzed-shim: ERROR" in failed.err
+    engine.client.remove_image(without)
+    assert engine.client.containers(all=True) == []
+
+
+def names_in_top_layer(engine: real.Engine, image: str) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(engine.client.get_image(image)))) as archive:
+        manifest = json.loads((archive.extractfile("manifest.json") or io.BytesIO()).read())
+        top = archive.extractfile(manifest[0]["Layers"][-1])
+        assert top is not None
+        with tarfile.open(fileobj=top) as layer:
+            return {member.name.rstrip("/") for member in layer.getmembers()}
+
+
+@needs_root
+@pytest.mark.parametrize("tty", [False, True])
+def test_as_process_1_without_python_libc_shell_or_a_writable_root(box: Box, tty: bool) -> None:
+    box.lay(ID, None)
+    ended = box.run("restorer", "-skip-layers", tty=tty, PHASE_EXIT="5")
+    assert (ended.code, ended.outcome) == (5, "no-lookup"), ended.err
+    assert ended.out.replace("\r", "").split("\n")[-3:-1] == ["restorer pid 1 uid 0", "group read, extensions no"]
+
+
+@needs_root
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_the_analyzer_s_note_is_the_restorer_s_evidence(box: Box, user: str) -> None:
+    box.lay("r:1", "r:1")
+    ended = box.run("analyzer", "-daemon", "app", user=user, CNB_USER_ID="1000", CNB_GROUP_ID="1000")
+    assert (ended.code, ended.outcome) == (0, "noted")
+    ended = box.run("restorer", user=user)
+    assert (ended.code, ended.outcome, ended.report["evidence"]) == (0, "kept-name", "note")
+    assert "extensions no" in ended.out
+    assert box.reference == "r:1"
+
+
+@needs_root
+def test_with_the_socket_the_id_is_written_and_without_a_right_to_it_the_name_kept(
+    box: Box, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    engine, _ = real_parts
+    socket = engine.url.removeprefix("unix://")
+    os.chmod(socket, 0o660)
+    local = engine.id_of(box.image)
+    for user, outcome, reference in (("0", "prevented", local), ("1000", "kept-name", box.image)):
+        box.lay(box.image, box.image)
+        environ: Any = {"ANALYZED_SHIM_DAEMON": "true", "CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
+        ended = box.run("restorer", socket=socket, user=user, **environ)
+        assert (ended.code, ended.outcome) == (0, outcome), ended.err
+        assert box.reference == reference
+        assert (box.layers / "analyzed.toml").stat().st_uid == 1000
+    box.lay(f"box@sha256:{ID}", box.image)
+    ended = box.run("exporter", "-daemon", "app", socket=socket)
+    assert (ended.code, ended.outcome, box.reference) == (0, "reverted", local)
+    assert "exporter pid 1" in ended.out
+
+
+@needs_root
+def test_a_dead_socket_keeps_the_name_and_a_registry_build_is_left_alone(box: Box, tmp_path: pathlib.Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    box.lay("r:1", "r:1")
+    ended = box.run("restorer", socket=str(tmp_path / "dead.sock"), ANALYZED_SHIM_DAEMON="true")
+    assert (ended.code, ended.outcome) == (0, "kept-name")
+    before = (box.layers / "analyzed.toml").read_bytes()
+    ended = box.run("restorer", ANALYZED_SHIM_DAEMON="false")
+    assert (ended.code, ended.outcome) == (0, "not-a-daemon-build")
+    assert "extensions yes" in ended.out
+    assert (box.layers / "analyzed.toml").read_bytes() == before
+
+
+@needs_root
+def test_check_inside_says_which_phases_are_wrapped_and_what_is_wrong(
+    box: Box, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    engine, _ = real_parts
+    socket = engine.url.removeprefix("unix://")
+    os.chmod(socket, 0o660)
+    box.lay("r:1", "r:1")
+    for mounted, what in (
+        (socket, "permission denied on /var/run/docker.sock"),
+        (None, "/var/run/docker.sock not found"),
+    ):
+        ended = box.run(f"{bundling.NAME}/bin/analyzed-shim", "check", socket=mounted, user="1000")
+        assert ended.code == 0, ended.err
+        assert "drop-ins:         analyzer, restorer, exporter\n" in ended.out
+        assert what in ended.out
+
+
+@needs_root
+@pytest.mark.parametrize("tty", [False, True])
+def test_as_process_1_signals_reach_the_phase_and_orphans_are_reaped(
+    box: Box, tty: bool, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    box.lay("r:1", "r:1")
+    container = box.start("restorer", socket=None, user="0", tty=tty, PHASE_WAIT="1")
+    try:
+        for number, name in ((1, "SIGHUP"), (2, "SIGINT"), (12, "SIGUSR2"), (10, "SIGUSR1")):
+            wait_for_log(box, container, "group read")
+            box.client.kill(container, name)
+            wait_for_log(box, container, f"signal {number}")
+        ours = str(box.client.inspect_container(container)["State"]["Pid"])
+        wait_for(lambda: len(children_of(ours)) == 1)  # the phase; its orphan ended, and is no zombie
+        assert "pid 1 " not in box.client.logs(container).decode()
+        box.client.kill(container, "SIGTERM")
+        assert box.client.wait(container)["StatusCode"] == 7
+    finally:
+        box.client.remove_container(container, force=True)
+
+
+def children_of(pid: str) -> list[str]:
+    stats = (path.read_text().rpartition(")")[2].split() for path in pathlib.Path("/proc").glob("[0-9]*/stat"))
+    return [state for state, parent, *_ in stats if parent == pid]
+
+
+def wait_for_log(box: Box, container: str, text: str) -> None:
+    wait_for(lambda: text in box.client.logs(container).decode())
+
+
+# The table of run images, inside.
+
+
+@pytest.fixture(params=ROOTS)
+def standin_box(
+    request: pytest.FixtureRequest,
+    real_parts: tuple[real.Engine, real.Registry],
+    bundle: pathlib.Path,
+    tmp_path: pathlib.Path,
+    shim: Shim,
+    roots: set[tuple[str, str]],
+) -> Box:
+    """Both kinds of image with the stand-in lifecycle, which the bundle's own interpreter runs."""
+    engine, _ = real_parts
+    image = f"standin/{request.param}"
+    if (engine.kind, image) not in roots:
+        place = tmp_path / "standin" / "lifecycle"
+        shutil.copytree(shim.lifecycle, place, symlinks=True)
+        text = (place / "lifecycle").read_text().partition("\n")[2]
+        (place / "lifecycle").write_text(f"#!/cnb/lifecycle/{bundling.NAME}/bin/python3 -IS\n{text}")
+        derive(engine, shim, image, place, tmp_path, bundle)
+        roots.add((engine.kind, image))
+    return Box(engine.client, f"{image}:shim", tmp_path)
+
+
+HOW = {
+    "root with the socket": ("0", True),
+    "root without the socket": ("0", False),
+    "user 1000 with a socket that isn't its to open": ("1000", True),
+}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("standin_box", "case"),
+    [
+        (root, case)
+        for root in ROOTS
+        for case in CASES
+        if case != "absent" and (NIGHTLY or root == "distroless" or case == "multi")
+    ],
+    indirect=["standin_box"],
+)
+@pytest.mark.parametrize("how", HOW)
+def test_the_table_of_run_images_inside(standin_box: Box, ground: Ground, case: str, how: str) -> None:
+    box, (user, mounted) = standin_box, HOW[how]
+    socket = ground.engine.url.removeprefix("unix://")
+    os.chmod(socket, 0o660)
+    name = ground.lay(case)
+    base = f"{ground.registry.host}/run/base:1.0"
+    app = f"{ground.registry.host}/app/inside:1"
+    os.chown(box.layers, 1000, 1000)
+    users: Any = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
+    switch: Any = {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "" if case == "no-extension" else "1"}
+    for phase, arguments, runs_as, has_socket in (
+        ("analyzer", ["-daemon", "-run-image", base, app], "0", True),
+        ("detector", [], "1000", False),
+        ("restorer", [], user, mounted),
+        ("exporter", ["-daemon", app], "0", True),
+    ):
+        ended = box.run(phase, *arguments, socket=socket if has_socket else None, user=runs_as, **users, **switch)
+        assert ended.code == 0, (phase, ended.err, ended.out)
+        if phase == "restorer" and case in SWITCHED:
+            assert ended.outcome == ("prevented" if how == "root with the socket" else "kept-name")
+    assert ground.engine.id_of(app) == ground.engine.id_of(name or base)

@@ -1,0 +1,255 @@
+"""The table of run images against each kind of real engine and a real registry, by each kind of evidence.
+
+What the reference has to be afterwards is what a restorer with `-daemon` writes at Platform API
+0.12, in the same state of daemon and registry.
+
+By default the kinds of evidence are tried on one run image, and the Platform APIs by turns: which evidence counts, and
+that 0.10 is as 0.11, other tests hold without an engine. With NIGHTLY=1 the whole product is run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shim.demo.lifecycle import ARCHITECTURE
+from tests.support import real
+from tests.support.ground import APIS, CASES, FAILS_BARE, NIGHTLY, SWITCHED, WAYS, Ground, id_in
+from tests.support.layers import Layers
+from tests.support.shim import Shim
+
+KNOWS_THE_DIGEST = {
+    "docker": ("single",),
+    "podman": ("single", "multi", "pinned"),
+    "containerd": ("single",),
+}
+"""By engine the cases in which it has its image under the architecture's digest too."""
+
+
+def by_turns(combinations: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return combinations with a Platform API each: one after the other, or NIGHTLY each with both."""
+    if NIGHTLY:
+        return [(*combination, api) for combination in combinations for api in APIS]
+    return [(*combination, APIS[number % len(APIS)]) for number, combination in enumerate(combinations)]
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(shim: Shim) -> None:
+    """Measuring coverage takes half of the time, and other tests go through the same rows."""
+    shim.unmeasured()
+
+
+def before_the_restorer(
+    ground: Ground, case: str, layers: Layers, version: str = "0.20", previous: str = "", extra: str = ""
+) -> None:
+    """Write what the detector leaves: an ID where the run image wasn't switched, and by 0.17 nothing where it was."""
+    name = ground.lay(case)
+    base = ground.engine.id_of(f"{ground.registry.host}/run/base:1.0")
+    assert base
+    reference = "" if name and version == "0.17" else name or base
+    layers.write(reference, name, previous=previous, extra=extra, extensions=case != "no-extension")
+
+
+def right_reference(ground: Ground, shim: Shim, layers: Layers, case: str) -> str:
+    """Return what the restorer writes with -daemon at 0.12, now; analyzed.toml is as it was afterwards."""
+    before = layers.toml.read_bytes()
+    if case not in SWITCHED:  # at 0.12 the analyzer leaves the name and the target too
+        base = f"{ground.registry.host}/run/base:1.0"
+        layers.write(ground.engine.id_of(base) or "", base, extra='  [run-image.target]\n    os = "linux"\n')
+    ended = shim.call(
+        str(shim.lifecycle / "restorer"), "-daemon", CNB_PLATFORM_API="0.12", DOCKER_HOST=ground.engine.url
+    )
+    assert ended.code == 0, ended.err
+    reference = layers.reference
+    layers.toml.write_bytes(before)
+    return reference
+
+
+KNOWN: dict[str, dict[str, Any]] = {
+    "option": {"options": ("--daemon",)},
+    "variable": {"ANALYZED_SHIM_DAEMON": "true"},
+    "note": {},
+    "marker": {},
+    "CNB_USE_DAEMON": {"CNB_USE_DAEMON": "true"},
+    "previous image": {},
+    "pull policy": {"ANALYZED_SHIM_PULL_POLICY": "if-not-present"},
+    "never": {"ANALYZED_SHIM_PULL_POLICY": "never"},
+}
+VERSIONS = ("0.17", "0.20")
+
+
+@pytest.mark.parametrize(
+    ("version", "evidence", "case", "api"),
+    by_turns(
+        [
+            (version, evidence, case)
+            for version in VERSIONS
+            for evidence in KNOWN
+            for case in CASES
+            if NIGHTLY or evidence == "note" or case == "multi" or (evidence, case) == ("never", "absent")
+        ]
+    ),
+)
+def test_known_daemon_builds(
+    shim: Shim, layers: Layers, ground: Ground, evidence: str, case: str, api: str, version: str
+) -> None:
+    before_the_restorer(
+        ground,
+        case,
+        layers,
+        version,
+        previous="5" * 64 if evidence == "previous image" else "",
+        extra="  daemon = true\n" if evidence == "marker" else "",
+    )
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url, "STANDIN_VERSION": version}
+    if evidence == "note":
+        analyzer = shim.run("analyzer", "-daemon", "-analyzed", str(layers.path / "other.toml"), "app", **environ)
+        assert analyzer.code == 0, analyzer.err
+        (layers.path / "other.toml").unlink()
+    ended = shim.run("restorer", **environ, **KNOWN[evidence])
+    if (case, evidence) == ("absent", "never"):
+        assert (ended.code, ended.outcome) == (80, "not-in-daemon")
+        return
+    assert ended.code == 0, ended.err
+    assert layers.reference == right_reference(ground, shim, layers, case)
+    assert ended.outcome == {"no-switch": "no-lookup", "no-extension": "passed-through"}.get(case, "prevented")
+    assert layers.stray() == set()
+
+
+@pytest.mark.parametrize(
+    ("version", "case", "api"), by_turns([(version, case) for version in VERSIONS for case in CASES])
+)
+def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
+    before_the_restorer(ground, case, layers, version)
+    start = layers.reference
+    ended = shim.run("restorer", CNB_PLATFORM_API=api, DOCKER_HOST=ground.engine.url, STANDIN_VERSION=version)
+    assert ended.code == 0, ended.err
+    if case == "absent":  # nothing tells, and nothing is pulled
+        assert ended.outcome == "daemon-unknown"
+        assert layers.reference == start or "@sha256:" in layers.reference
+        return
+    right = right_reference(ground, shim, layers, case)
+    knows = version == "0.20" and case in KNOWS_THE_DIGEST[ground.engine.kind]
+    assert (ended.outcome == "resolves") is knows
+    assert (ground.engine.id_of(layers.reference) if knows else layers.reference) == right
+
+
+@pytest.mark.parametrize(("case", "api"), by_turns([(case,) for case in CASES]))
+@pytest.mark.engines(*(real.ENGINES if NIGHTLY else real.ENGINES[:1]))
+def test_no_socket_at_the_restorer_keeps_the_name(
+    shim: Shim, layers: Layers, ground: Ground, case: str, api: str
+) -> None:
+    before_the_restorer(ground, case, layers)
+    start = layers.reference
+    ended = shim.run("restorer", options=("--daemon",), CNB_PLATFORM_API=api)
+    assert (ended.code, layers.reference) == (0, start)
+    if case in SWITCHED:
+        assert ended.outcome == "kept-name"
+
+
+@pytest.mark.parametrize(
+    ("way", "case", "api"),
+    by_turns(
+        [
+            (way, case)
+            for way in WAYS
+            for case in CASES
+            if case != "absent" and not (way == "the exporter alone" and case in FAILS_BARE)
+        ]
+    ),
+)
+def test_whole_daemon_builds(shim: Shim, layers: Layers, ground: Ground, way: str, case: str, api: str) -> None:
+    name = ground.lay(case)
+    base = f"{ground.registry.host}/run/base:1.0"
+    app = f"{ground.registry.host}/app/{case}:1"
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url}
+    environ |= {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "" if case == "no-extension" else "1"}
+    for phase, *arguments in (
+        ["analyzer", "-daemon", "-run-image", base, app],
+        ["detector"],
+        ["restorer"],
+        ["exporter", "-daemon", app],
+    ):
+        here = dict(environ)
+        if phase == "restorer" and "no socket" in way:
+            del here["DOCKER_HOST"]
+        if phase in WAYS[way]:
+            ended = shim.run(phase, *arguments, **here)
+        else:
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **here)
+        assert ended.code == 0, (phase, ended.err)
+    assert ground.engine.id_of(app) == ground.engine.id_of(name or base)
+
+
+@pytest.mark.parametrize(
+    ("guessed", "case", "api"),
+    by_turns([(guessed, case) for guessed in (False, True) for case in ("registry", "registry-no-switch")]),
+)
+def test_registry_builds_on_a_machine_whose_daemon_answers(
+    shim: Shim, layers: Layers, ground: Ground, case: str, api: str, guessed: bool
+) -> None:
+    name = ground.lay("multi" if case == "registry" else "no-switch")
+    base = f"{ground.registry.host}/run/base:1.0"
+    environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url}
+    environ |= {"STANDIN_SWITCH": name} if name else {"STANDIN_EXTENSION": "1"}
+    after: list[str] = []
+    for phase, *arguments in (["analyzer", "-run-image", base, "app"], ["detector"], ["restorer"], ["exporter", "app"]):
+        if phase == "detector" or (phase == "analyzer" and guessed):
+            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+        else:
+            ended = shim.run(phase, *arguments, **environ)
+        assert ended.code == 0, (phase, ended.err)
+        after.append(layers.reference)
+    digest = f"{ground.registry.host}/run/multi@{ground.images['multi'].manifest_digest(ARCHITECTURE)}"
+    if case == "registry-no-switch":
+        assert after[0] == after[-1] == f"{ground.registry.host}/run/base@{ground.images['base'].digest}"
+    elif guessed and "multi" not in KNOWS_THE_DIGEST[ground.engine.kind]:
+        assert after[2] == ground.engine.id_of(str(name))  # the wrong guess
+        assert after[3] == name
+    else:
+        assert after[2] == after[3] == digest
+
+
+@pytest.mark.parametrize("policy", ["if-not-present", "always"])
+def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) -> None:
+    name = ground.lay("absent" if policy == "if-not-present" else "stale")
+    layers.write(str(name), name)
+    ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
+    assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
+    image = ground.images["multi" if policy == "if-not-present" else "newer"]
+    assert layers.reference == id_in(ground.engine, image)
+    about, engine = ended.report["daemon"], ground.engine
+    said: dict[str, Any] = {**engine.client.info(), **engine.client.version()}
+    assert about["name"] == ("Podman" if engine.kind == "podman" else "Docker")
+    assert about["version"] == said["Version"]
+    assert about["store"] == ("containerd" if engine.kind == "containerd" else said["Driver"])
+
+
+@pytest.mark.parametrize("case", ["multi", "single"])
+def test_what_an_engine_knows_of_an_image_that_was_pulled_by_its_tag(ground: Ground, case: str) -> None:
+    """The facts in which engines differ, as the docs' page about them has them."""
+    name = str(ground.lay(case))
+    image, engine = ground.images[case], ground.engine
+    repository = name.rpartition(":")[0]
+    found = engine.client.inspect_image(name)  # type: ignore[no-untyped-call]
+    assert str(found["Id"]).removeprefix("sha256:") == id_in(engine, image)
+    known = {image.digest} | ({image.manifest_digest(ARCHITECTURE)} if engine.kind == "podman" else set())
+    assert {digest for digest in found["RepoDigests"] if digest.startswith(repository)} == {
+        f"{repository}@{digest}" for digest in known
+    }
+    resolves = engine.id_of(f"{repository}@{image.manifest_digest(ARCHITECTURE)}")
+    assert resolves == (id_in(engine, image) if case in KNOWS_THE_DIGEST[engine.kind] else None)
+
+
+def test_the_daemon_finds_a_name_by_any_spelling(shim: Shim, layers: Layers, ground: Ground) -> None:
+    ground.lay("multi")
+    multi = ground.engine.id_of(f"{ground.registry.host}/run/multi:1.0")
+    ground.engine.tag(str(multi), "analyzed-shim-run:1.0")
+    try:
+        for spelling in ("analyzed-shim-run:1.0", "library/analyzed-shim-run:1.0", "docker.io/analyzed-shim-run:1.0"):
+            layers.write(spelling, spelling)
+            ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=ground.engine.url)
+            assert (ended.code, layers.reference) == (0, multi), ended.err
+    finally:
+        ground.engine.forget("analyzed-shim-run")
