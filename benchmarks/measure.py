@@ -150,7 +150,7 @@ class Bench:
     def bundle(self) -> None:
         """Make a bundle, and install it where it is measured."""
         made, place = self.directory / "bundle", self.directory / "installed"
-        subprocess.run([sys.executable, "packaging/bundle.py", made], cwd=HERE.parent, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "shim", "bundle", made], cwd=HERE.parent, check=True, capture_output=True)
         layout.lay_out(place)
         bundling.install(str(place), str(made))
         inside = place / bundling.NAME / "bin"

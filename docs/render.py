@@ -179,11 +179,14 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("any document and any arguments, by fuzzing", "process/test_properties.py"),
     ("a phase's flags and environment", "unit/test_invocation.py"),
     ("the CI step", "process/test_fix.py"),
-    ("what an image packs as its lifecycle directory", "unit/test_derive.py"),
+    ("`builder`: the layer it writes, architectures, hostile archives", "system/test_derive.py"),
+    ("`check --image`", "system/test_check_image.py"),
+    ("adopting it: the wheel, the container image, a Dockerfile's stage, the action", "system/test_packaging.py"),
     ("what `check` says", "process/test_check.py"),
     ("imports: one way, and nothing heavy in what becomes the phase", "process/test_imports.py"),
     ("the demonstration, on the embedded engine and on real ones", "system/test_demo.py"),
-    ("these pages: links, commands, the rendered parts", "system/test_docs.py"),
+    ("these pages: links, words, the rendered parts, the site", "system/test_docs.py"),
+    ("every shell block of every page, word by word", "system/test_pages.py"),
     ("whole builds with real phases on three engines, where `LIFECYCLE_DIR` is set", "system/test_lifecycle.py"),
 )
 

@@ -7,7 +7,6 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +19,7 @@ from tests.support import real
 from tests.support.layers import Layers
 from tests.support.needs import leave_out_without
 from tests.support.parts import Parts
-from tests.support.shim import Shim
+from tests.support.shim import SHIM, Shim
 
 # Whoever runs the tests in the background may have these ignored, and the phases would inherit it.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -42,15 +41,19 @@ def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A bundle, made by the one command."""
-    target = tmp_path_factory.mktemp("bundle") / "bundle"
-    subprocess.run(
-        [sys.executable, "packaging/bundle.py", str(target)],
-        cwd=pathlib.Path(__file__).parent.parent,
-        check=True,
-        capture_output=True,
-    )
-    return target
+    """A bundle, made by the command."""
+    return made("bundle", tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A bundle with all commands, and an interpreter with all of its standard library."""
+    return made("bundle --whole", tmp_path_factory.mktemp("whole"))
+
+
+def made(command: str, directory: pathlib.Path) -> pathlib.Path:
+    subprocess.run([*SHIM, *command.split(), str(directory / "bundle")], check=True, capture_output=True)
+    return directory / "bundle"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docker import APIClient
 from docker.auth import resolve_repository_name
 from docker.context import ContextAPI
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from shim.errors import PullFailed, Unreachable
@@ -17,7 +17,8 @@ from shim.record import environment, is_hex_id
 from shim.words import plain, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import pathlib
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeVar
 
     _T = TypeVar("_T")
@@ -94,12 +95,13 @@ class Daemon:
             raise Unreachable(f"the daemon answered an ID that isn't one: {bare[:80]!r}", _TIP)
         return bare
 
-    def pull(self, name: str, tell: Callable[[str, int, int], None]) -> None:
-        """Pull an image by name, for the daemon's own platform.
+    def pull(self, name: str, tell: Callable[[str, int, int], None], platform: str | None = None) -> None:
+        """Pull an image by name.
 
         Args:
             name: the image's name, as it stands.
             tell: is told a layer's ID, how many bytes of it are there, and how many it has.
+            platform: such as `linux/arm64`; None: the daemon's own.
 
         Raises:
             PullFailed: it couldn't be pulled.
@@ -112,6 +114,7 @@ class Daemon:
                 tag=tag,
                 stream=True,
                 decode=True,
+                platform=platform,
                 auth_config=_credentials(repository, self._environ),
             ):
                 if "error" in step:
@@ -149,68 +152,67 @@ class Daemon:
                 if name.startswith(prefix) and self.image_id(name):  # the last tag takes the digests along
                     _usable(lambda name=name: self._client.remove_image(name))  # type: ignore[misc]
 
-    def create(self, image: str) -> str:
-        """Create a container of an image, which is never started, and return its ID.
+    def about(self, name: str) -> dict[str, Any] | None:
+        """Return what the daemon says of an image, or None if it has none under that name.
 
         Raises:
-            Unreachable: the daemon doesn't do it.
+            Unreachable: it doesn't answer usably.
 
         """
-        config = self._inspect(image).get("Config") or {}
-        # The API wants a command, and what the container has no later step can take away: an image that has none
-        # gets this one, which any command that is given stands in for.
-        command = None if config.get("Cmd") or config.get("Entrypoint") else ["/cnb/lifecycle/lifecycle"]
-        made: dict[str, Any] = _usable(lambda: self._client.create_container(image, command=command))
-        return str(made["Id"])
+        return None if self.image_id(name) is None else self._inspect(name)
 
-    def remove(self, container: str) -> None:
-        """Remove a container.
+    def save(self, name: str, path: pathlib.Path, tell: Callable[[int], None]) -> None:
+        """Write an image's archive to a file, as `docker save` does.
 
-        Raises:
-            Unreachable: the daemon doesn't do it.
-
-        """
-        _usable(lambda: self._client.remove_container(container, force=True))
-
-    def copy_out(self, container: str, path: str) -> bytes | None:
-        """Return a path of a container as a tar archive, or None where it isn't there.
+        Args:
+            name: the image's name.
+            path: the file.
+            tell: is told the number of bytes, again and again.
 
         Raises:
             Unreachable: the daemon doesn't do it.
 
         """
 
-        def ask() -> bytes | None:
-            try:
-                return b"".join(self._client.get_archive(container, path)[0])
-            except NotFound:
-                return None
+        def copy() -> None:
+            with path.open("wb") as file:
+                for part in self._client.get_image(name):
+                    file.write(part)
+                    tell(file.tell())
 
-        return _usable(ask)
+        _usable(copy)
 
-    def copy_in(self, container: str, directory: str, archive: bytes) -> None:
-        """Unpack a tar archive into a directory of a container.
+    def load(self, path: pathlib.Path, tell: Callable[[int], None]) -> None:
+        """Load an image's archive, as `docker load` does.
 
-        Raises:
-            Unreachable: the daemon doesn't do it.
-
-        """
-        _usable(lambda: self._client.put_archive(container, directory, archive))
-
-    def commit(self, container: str, name: str, environment: Mapping[str, str]) -> str:
-        """Make an image of a container, configured as the image that it is of and with more variables; return its ID.
+        Args:
+            path: the archive.
+            tell: is told the number of bytes, again and again.
 
         Raises:
             Unreachable: the daemon doesn't do it.
 
         """
-        changes = "\n".join(f"ENV {key}={_quoted(value)}" for key, value in environment.items()) or None
-        repository, tag = _split(name)
-        made: dict[str, Any] = _usable(lambda: self._client.commit(container, repository, tag, changes=changes))
-        return str(made["Id"])
 
-    def push(self, name: str) -> None:
+        def parts() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    yield part
+                    tell(file.tell())
+
+        def send() -> None:
+            for step in self._client.load_image(parts(), quiet=True):  # type: ignore[no-untyped-call]
+                if "error" in step:
+                    raise Unreachable(f"the daemon can't load the image: {plain(step['error'])}", _TIP)
+
+        _usable(send)
+
+    def push(self, name: str, tell: Callable[[str, int, int], None] = lambda *_: None) -> None:
         """Push an image to its registry.
+
+        Args:
+            name: the image's name.
+            tell: as for a pull.
 
         Raises:
             PullFailed: it couldn't be pushed.
@@ -221,7 +223,9 @@ class Daemon:
             credentials = _credentials(repository, self._environ)
             for step in self._client.push(repository, tag, stream=True, decode=True, auth_config=credentials):
                 if "error" in step:
-                    raise PullFailed(str(step["error"]))
+                    raise PullFailed(f"pushing {name}: {plain(step['error'])}")
+                progress = step.get("progressDetail") or {}
+                tell(str(step.get("id", "")), progress.get("current") or 0, progress.get("total") or 0)
         except PullFailed:
             raise
         except Exception as problem:
@@ -266,12 +270,6 @@ def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] 
     except (ValueError, TypeError, AttributeError, StopIteration):
         return None
     return {"username": username, "password": password}
-
-
-def _quoted(value: str) -> str:
-    """Return a value as a Dockerfile's ENV takes it, whatever is in it."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
-    return f'"{escaped}"'
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -20,6 +20,9 @@ from shim.record import boolean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shim.phase.invocation import Invocation
+    from shim.phase.settings import Settings
+
 app = typer.Typer(
     name="analyzed-shim",
     help="Keep a daemon build's run image in the daemon, at Platform API 0.10 and 0.11 of Cloud Native Buildpacks.",
@@ -73,6 +76,10 @@ _Analyzed = Annotated[
 ]
 _Group = Annotated[
     str | None, typer.Option("--group", envvar="CNB_GROUP_PATH", help="group.toml; else in the layers directory.")
+]
+_Bundle = Annotated[
+    str | None,
+    typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="A bundle; else one is made and kept in your cache."),
 ]
 _Api = Annotated[str | None, typer.Option("--platform-api", envvar="CNB_PLATFORM_API", help="The Platform API.")]
 
@@ -186,32 +193,81 @@ def check(
     registry: Annotated[
         bool, typer.Option("--registry", help="Ask the registry too, through the daemon, what it has under the name.")
     ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", help="Check a builder or lifecycle image instead, in your docker CLI's daemon."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Say what would happen to this analyzed.toml and why, and what is wrong with the set-up. Changes nothing.
 
-    Between the detector and the restorer is the time for it.
+    Between the detector and the restorer is the time for it. With --image: whether the builds of a
+    builder or lifecycle image are affected, by which platforms, and whether the shim is in it.
     """
-    from shim.tools import check as checking
-
-    call = _call("restorer", platform_api, layers=layers, analyzed=analyzed, group=group)
-    chosen = _settings(daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout)
-    checked = checking.check(call, chosen, lifecycle, registry)
+    values, lines = (
+        _checked_image(image, docker_host, timeout)
+        if image is not None
+        else _checked_build(
+            _call("restorer", platform_api, layers=layers, analyzed=analyzed, group=group),
+            _settings(daemon=daemon, pull_policy=pull_policy, docker_host=docker_host, timeout=timeout),
+            lifecycle,
+            registry,
+        )
+    )
     if json:
         from json import dumps
 
-        print(dumps(checked.as_values(), indent=1))
+        print(dumps(values, indent=1))
     else:
-        print("\n".join(checking.lines_of(checked)))
+        print("\n".join(lines))
+
+
+def _checked_build(
+    call: Invocation, chosen: Settings, lifecycle: str, registry: bool
+) -> tuple[dict[str, object], list[str]]:
+    from shim.tools import check as checking
+
+    checked = checking.check(call, chosen, lifecycle, registry)
+    return checked.as_values(), checking.lines_of(checked)
+
+
+def _checked_image(name: str, docker_host: str | None, timeout: float | None) -> tuple[dict[str, object], list[str]]:
+    from shim.daemon import containers
+    from shim.tools import image as checking
+
+    chosen = _settings(docker_host=docker_host, timeout=timeout)
+    daemon = containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
+    checked = checking.check_image(daemon, name)
+    return checked.as_values(), checking.lines_of(checked)
+
+
+def _tell(line: str) -> None:
+    print(f"analyzed-shim: {line}", file=sys.stderr)
+
+
+def _own_bundle() -> str:
+    from shim.tools import bundle
+
+    return str(bundle.cached(os.environ, _tell))
+
+
+@app.command(name="bundle")
+def make_bundle(
+    directory: Annotated[str, typer.Argument(help="A directory that does not exist yet.", show_default=False)],
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With all commands and their dependencies, for an image of its own.")
+    ] = False,
+) -> None:
+    """Make a self-contained bundle of the shim and the Python that runs this."""
+    from shim.tools import bundle
+
+    print(bundle.describe(bundle.make(directory, whole=whole)))
 
 
 @app.command()
 def install(
     directory: Annotated[str, typer.Argument(help="A lifecycle directory.", show_default=False)],
-    bundle: Annotated[
-        str | None,
-        typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="The bundle; else the one that this runs from."),
-    ] = None,
+    bundle: _Bundle = None,
     at: Annotated[
         str | None, typer.Option("--at", help="Where the directory will be when the phases run; else where it is.")
     ] = None,
@@ -219,7 +275,7 @@ def install(
     """Put the shim in the place of the three phases, with all that it needs inside that directory."""
     from shim.tools import install as bundling
 
-    bundling.install(directory, bundle or bundling.own(), at)
+    bundling.install(directory, bundle or _own_bundle(), at)
 
 
 @app.command()
@@ -236,35 +292,38 @@ def uninstall(
 def builder(
     image: Annotated[str, typer.Argument(help="A builder or lifecycle image.", show_default=False)],
     tag: Annotated[str, typer.Option("--tag", help="The name of the derived image.", show_default=False)],
-    bundle: Annotated[
-        str | None,
-        typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="The bundle; else the one that this runs from."),
-    ] = None,
+    bundle: _Bundle = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", help="A setting to bake in, such as ANALYZED_SHIM_PULL_POLICY=never.")
     ] = None,
     push: Annotated[
         bool, typer.Option("--push", help="Push it: platforms pull builders and lifecycle images.")
     ] = False,
+    platform: Annotated[
+        str | None, typer.Option("--platform", help="Of an image index, such as linux/arm64; else the bundle's.")
+    ] = None,
     only_print: Annotated[bool, typer.Option("--print", help="Show what would be done, and do nothing.")] = False,
     docker_host: _Host = None,
     timeout: _Timeout = None,
 ) -> None:
-    """Derive an image that has the shim in it, with the configuration, labels and user of the image it is of."""
+    """Copy a builder or lifecycle image and install the shim in it."""
     from shim.daemon import containers
     from shim.tools import derive as deriving
-    from shim.tools import install as bundling
 
-    settings_baked_in = dict(setting.partition("=")[::2] for setting in env or ())
     wanted = deriving.Derived(
-        image=image, tag=tag, bundle=bundle or bundling.own(), environment=settings_baked_in, push=push
+        image=image,
+        tag=tag,
+        bundle=bundle or ("(made for it)" if only_print else _own_bundle()),
+        environment=dict(setting.partition("=")[::2] for setting in env or ()),
+        push=push,
+        platform=platform,
     )
     if only_print:
         print("\n".join(deriving.steps(wanted)))
         return
     chosen = _settings(docker_host=docker_host, timeout=timeout)
     daemon = containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
-    image_id = deriving.derive(daemon, wanted, lambda step: print(f"analyzed-shim: {step}", file=sys.stderr))
+    image_id = deriving.derive(daemon, wanted, _tell)
     print(f"{tag} is {image_id}")
 
 
@@ -276,7 +335,7 @@ def demo(
     try:
         from shim.demo import story
     except ModuleNotFoundError:
-        raise WrongUse("the demonstration isn't in the bundle", "pip install analyzed-shim has it") from None
+        raise WrongUse("demo is not in this image", "pipx install analyzed-shim has it") from None
 
     raise typer.Exit(story.play(docker))
 

@@ -1,33 +1,34 @@
-"""`builder`: derive an image from a builder or lifecycle image, with the shim in the three phases' places.
+"""`builder`: a copy of a builder or lifecycle image with the drop-ins in its lifecycle directory.
 
-Nothing of the image is run, so it needs no shell and no Python: a container is created and never started, the lifecycle
-directory is copied out, changed and copied in whole, and the container is committed. So the new top layer holds all of
-that directory, which pack takes for the lifecycle.
+Nothing of the image is run or unpacked. It is saved out of the daemon, and loaded again with one layer that holds all
+of the lifecycle directory, which pack takes for the lifecycle. If the image's own topmost layer is nothing but the
+lifecycle, as in pack's lifecycle images, the new one takes its place.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
 import tarfile
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
-from shim.errors import ShimError
+from shim.errors import PullFailed, ShimError
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
-from shim.tools import install as bundling
+from shim.tools import archive, elf, install
+from shim.tools.archive import Node
 from shim.words import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator, Mapping
 
     from shim.daemon.containers import Daemon
 
 LIFECYCLE = "/cnb/lifecycle"
 """Where platforms look for it (https://github.com/buildpacks/spec/blob/main/platform.md)."""
+_BELOW = LIFECYCLE.removeprefix("/")
 
 
 class Derived(Record):
@@ -39,18 +40,18 @@ class Derived(Record):
     environment: Mapping[str, str]
     """`ANALYZED_SHIM_*` settings to bake in."""
     push: bool = False
+    platform: str | None = None
+    """Such as `linux/arm64`; None: the bundle's."""
 
 
 def steps(wanted: Derived) -> list[str]:
     """Return what `derive` does, for people."""
     lines = [
-        f"create a container of {wanted.image}, and don't start it",
-        f"copy {LIFECYCLE} out of it",
-        f"install the bundle {wanted.bundle} into it, for {LIFECYCLE}",
-        f"copy {LIFECYCLE} in, whole",
+        f"save {wanted.image} out of the daemon; pull it first if it is not there",
+        f"install the bundle {wanted.bundle} into a copy of its {LIFECYCLE}",
     ]
     lines += [f"set {name}={value}" for name, value in wanted.environment.items()]
-    lines += [f"commit it as {wanted.tag}, with the configuration, labels, user and environment of {wanted.image}"]
+    lines += [f"load it as {wanted.tag}, with the configuration, labels, user and environment of {wanted.image}"]
     return [*lines, f"push {wanted.tag}"] if wanted.push else lines
 
 
@@ -63,78 +64,213 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         tell: is told each step.
 
     Raises:
-        ShimError: a step fails; the container is removed all the same.
+        ShimError: a step fails; nothing is left behind.
 
     """
     for name in wanted.environment:
         if not name.startswith("ANALYZED_SHIM_"):
-            raise ShimError(f"{name} is no setting of the shim's", "ANALYZED_SHIM_* can be baked in")
-    if daemon.image_id(wanted.image) is None:
-        tell(f"pulling {wanted.image}")
-        daemon.pull(wanted.image, lambda *_: None)
-    container = daemon.create(wanted.image)
-    try:
-        tell(f"copying {LIFECYCLE} out of {wanted.image}")
-        packed = daemon.copy_out(container, LIFECYCLE)
-        if packed is None:
-            raise bundling.NoLifecycle(f"{wanted.image} has no {LIFECYCLE}", "take a builder or lifecycle image")
-        with tempfile.TemporaryDirectory() as name:
-            changed = _install(packed, pathlib.Path(name), wanted.bundle)
-        tell(f"copying {LIFECYCLE} in, with the shim in the places of {', '.join(WRAPPED)}")
-        daemon.copy_in(container, os.path.dirname(LIFECYCLE), changed)
-        image_id = daemon.commit(container, wanted.tag, wanted.environment)
-    finally:
-        daemon.remove(container)
+            raise ShimError(f"{name} is not a setting of the shim", "ANALYZED_SHIM_* can be baked in")
+    platform = f"linux/{install.architecture(wanted.bundle)}"
+    _have(daemon, wanted, platform, tell)
+    with tempfile.TemporaryDirectory(prefix="analyzed-shim-") as name:
+        saved_as = pathlib.Path(name) / "image.tar"
+        tell(f"saving {wanted.image}")
+        daemon.save(wanted.image, saved_as, _Clock(tell).of_bytes)
+        saved = archive.read(saved_as, platform)
+        if len(saved.platforms) > 1:
+            tell(f"{wanted.image} is an image index; taking {saved.platform} of {', '.join(saved.platforms)}")
+        before = archive.tree(saved, _BELOW)
+        nodes = with_shim(before, wanted.bundle, wanted.image)
+        replace = archive.only_has(saved, _BELOW)
+        layer = archive.layer_of(nodes, _BELOW, [] if replace else _tops(set(before) - set(nodes)))
+        changed = pathlib.Path(name) / "derived.tar"
+        with changed.open("wb") as out:
+            archive.write(saved, out, layer, replace=replace, tag=tagged(wanted.tag), environment=wanted.environment)
+        saved_as.unlink()
+        tell(f"loading {wanted.tag}, with the shim in the places of {', '.join(WRAPPED)}")
+        daemon.load(changed, _Clock(tell).of_bytes)
+    image_id = daemon.image_id(wanted.tag)
+    if image_id is None:
+        raise ShimError(f"the daemon loaded {wanted.tag}, and does not have it", "check the daemon's log")
     if wanted.push:
         tell(f"pushing {wanted.tag}")
-        daemon.push(wanted.tag)
+        daemon.push(wanted.tag, _Clock(tell).of_layer)
     return image_id
 
 
-def checked(members: list[tarfile.TarInfo]) -> dict[str, tarfile.TarInfo]:
-    """Return the members of a packed lifecycle directory by name, if they can be unpacked without leaving it.
-
-    Only newer Pythons check that by themselves, and the daemon packs what somebody put into the image.
+def tagged(name: str) -> str:
+    """Return an image's name with a tag, `latest` if it has none.
 
     Raises:
-        NoLifecycle: a member lies elsewhere or behind a link, is a link to a file elsewhere, or is a device.
+        ShimError: it is a digest reference, which no new image can have.
 
     """
-    top = os.path.basename(LIFECYCLE)
-    by_name: dict[str, tarfile.TarInfo] = {}
-    for member in members:
-        name = member.name.rstrip("/")
-        parts = name.split("/")
-        above = ("/".join(parts[:length]) for length in range(1, len(parts)))
-        bad = parts[0] != top or not set(parts).isdisjoint(("", ".", "..")) or "\0" in name
-        bad |= any(by_name[folder].issym() or by_name[folder].islnk() for folder in above if folder in by_name)
-        bad |= name in by_name or not (member.isreg() or member.isdir() or member.issym() or member.islnk())
-        bad |= member.islnk() and not (member.linkname in by_name and by_name[member.linkname].isreg())
-        if bad:
-            raise bundling.NoLifecycle(
-                f"{LIFECYCLE} of the image has {plain(member.name)!r}, which can't be unpacked safely", "don't use it"
+    if "@" in name:
+        raise ShimError(f"{name} is a digest reference, which a new image can't have", "name a tag")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+class _Clock:
+    """Says how far something is that takes long, each two seconds."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._next = tell, time.monotonic() + 2
+
+    def of_bytes(self, count: int) -> None:
+        self._say(f"  {count >> 20} MiB")
+
+    def of_layer(self, layer: str, current: int, total: int) -> None:
+        if layer and total:
+            self._say(f"  {plain(layer)}: {current >> 20} of {total >> 20} MiB")
+
+    def _say(self, words: str) -> None:
+        if time.monotonic() > self._next:
+            self._next = time.monotonic() + 2
+            self._tell(words)
+
+
+def _have(daemon: Daemon, wanted: Derived, ours: str, tell: Callable[[str], None]) -> None:
+    """Have the daemon have the image for the bundle's platform; pull it if it isn't there.
+
+    An image that is there for another platform is pulled only if a platform was asked for.
+
+    Raises:
+        ShimError: the image, or the platform asked for, is another than the bundle's.
+        PullFailed: it isn't there and can't be pulled.
+
+    """
+    if wanted.platform and not _is_for(wanted.platform, ours):
+        raise ShimError(
+            f"the bundle {wanted.bundle} is for {ours}, not for {wanted.platform}",
+            f"pass --bundle with one made on {wanted.platform}",
+        )
+    theirs = _platform(daemon, wanted.image)
+    if not theirs or (wanted.platform and not _is_for(theirs, ours)):
+        tell(f"pulling {wanted.image} for {ours}")
+        try:
+            daemon.pull(wanted.image, _Clock(tell).of_layer, wanted.platform or ours)
+        except PullFailed as problem:
+            raise PullFailed(
+                f"can't pull {wanted.image} for {ours}: {problem}",
+                "check the name; if the image is for another platform, pass a --bundle made there",
+            ) from None
+        theirs = _platform(daemon, wanted.image)
+    if not _is_for(theirs, ours):
+        raise ShimError(
+            f"{wanted.image} is for {theirs}, and the bundle {wanted.bundle} is for {ours}",
+            f"pass --platform {ours} if the image has one, or --bundle with one made on {theirs}",
+        )
+
+
+def _platform(daemon: Daemon, image: str) -> str:
+    """Return an image's platform; empty if the daemon has none under that name, or doesn't say."""
+    about = daemon.about(image) or {}
+    return archive.platform_of({key.lower(): value for key, value in about.items()})
+
+
+def _is_for(platform: str, wanted: str) -> bool:
+    """Return whether a platform, perhaps with a variant, is the one that is wanted."""
+    return f"{platform}/".startswith(f"{wanted}/")
+
+
+def with_shim(before: Mapping[str, Node], bundle: str, image: str) -> dict[str, Node]:
+    """Return a lifecycle directory with the drop-ins and the bundle in it; with those of another bundle removed.
+
+    Owners, modes and times of what was there stay; what is new is the directory's owner's.
+
+    Args:
+        before: the directory, by the path below it.
+        bundle: the bundle to install.
+        image: whose directory it is, for messages.
+
+    Raises:
+        NoLifecycle: it isn't a lifecycle directory, or is for another architecture than the bundle.
+
+    """
+    nodes = without_shim(before)
+    missing = [phase for phase in WRAPPED if phase not in nodes]
+    if missing or ("" not in before and not nodes):
+        raise install.NoLifecycle(
+            f"{image} has no lifecycle in {LIFECYCLE}: {', '.join(missing)} not found",
+            "use a builder or lifecycle image",
+        )
+    for phase in WRAPPED:
+        if install.is_script(content(nodes, phase)) or _leads_to_shim(nodes[phase]):
+            raise install.NoLifecycle(
+                f"{LIFECYCLE}/{phase} in {image} is the shim, and {phase}.real beside it was not found",
+                "use the image that it was made of",
             )
-        by_name[name] = member
-    return by_name
+    install.check_architecture({phase: content(nodes, phase)[:64] for phase in WRAPPED}, bundle, image)
+    top = nodes.setdefault("", Node(_header(tarfile.DIRTYPE, 0o755)))
+    at = f"{LIFECYCLE}/{install.NAME}"
+    text = install.script(at).encode()
+    for phase in WRAPPED:
+        nodes[f"{phase}.real"] = nodes[phase]
+        nodes[phase] = _owned(Node(_header(tarfile.REGTYPE, 0o755), text), nodes[f"{phase}.real"])
+    for path, node in _files(pathlib.Path(bundle)):
+        nodes[f"{install.NAME}/{path}".rstrip("/")] = _owned(node, top)
+    nodes[f"{install.NAME}/bin/analyzed-shim"] = _owned(Node(_header(tarfile.REGTYPE, 0o755), text), top)
+    return nodes
 
 
-def _install(packed: bytes, directory: pathlib.Path, bundle: str) -> bytes:
-    """Install the bundle into a packed lifecycle directory; owners and times of what was there stay."""
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        before = checked(archive.getmembers())
-        safely: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}  # from Python 3.11.4 on
-        archive.extractall(directory, **safely)  # noqa: S202  # each member was checked
-    place = directory / os.path.basename(LIFECYCLE)
-    bundling.uninstall(str(place))  # so that deriving from a derived image gives the same again
-    bundling.install(str(place), bundle, LIFECYCLE)
-    top = before[place.name]
+def without_shim(before: Mapping[str, Node]) -> dict[str, Node]:
+    """Return a lifecycle directory with the real phases back in their places, and no bundle."""
+    nodes = {
+        path: node for path, node in before.items() if path.partition("/")[0] not in (install.NAME, *install.LEFTOVERS)
+    }
+    for phase in WRAPPED:
+        real = f"{phase}.real"
+        if real in nodes and (
+            phase not in nodes or install.is_script(nodes[phase].content) or _leads_to_shim(nodes[phase])
+        ):
+            nodes[phase] = nodes.pop(real)
+    return nodes
 
-    def keep_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        owner = before.get(member.name, before.get(member.name.removesuffix(".real"), top))
-        member.uid, member.gid, member.uname, member.gname = owner.uid, owner.gid, owner.uname, owner.gname
-        return member
 
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(place, place.name, filter=keep_owner)
-    return out.getvalue()
+def content(nodes: Mapping[str, Node], path: str) -> bytes:
+    """Return a file's content, following links that stay in the directory; nothing, if they lead elsewhere."""
+    for _ in range(8):
+        node = nodes.get(path)
+        if node is None or not node.header.issym():
+            return node.content if node else b""
+        target = node.header.linkname
+        target = target if target.startswith("/") else f"{LIFECYCLE}/{os.path.dirname(path)}/{target}"
+        path = os.path.normpath(target).removeprefix(f"{LIFECYCLE}/")
+    return b""
+
+
+def program(nodes: Mapping[str, Node], path: str) -> elf.Elf | None:
+    """Return what a phase's program is; None: a script, or not there."""
+    return elf.parse(content(nodes, path))
+
+
+def _leads_to_shim(node: Node) -> bool:
+    return node.header.issym() and os.path.basename(node.header.linkname) == "analyzed-shim"
+
+
+def _tops(paths: set[str]) -> list[str]:
+    """Return the paths of a set that aren't below another one of it."""
+    return sorted(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
+
+
+def _files(bundle: pathlib.Path) -> Iterator[tuple[str, Node]]:
+    yield "", Node(_header(tarfile.DIRTYPE, 0o755))
+    for path in sorted(bundle.rglob("*")):
+        name = str(path.relative_to(bundle))
+        if path.is_dir():
+            yield name, Node(_header(tarfile.DIRTYPE, 0o755))
+        else:
+            runs = path.stat().st_mode & 0o100
+            yield name, Node(_header(tarfile.REGTYPE, 0o755 if runs else 0o644), path.read_bytes())
+
+
+def _header(kind: bytes, mode: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo()
+    header.type, header.mode = kind, mode
+    return header
+
+
+def _owned(node: Node, by: Node) -> Node:
+    header = node.header
+    header.uid, header.gid, header.mtime = by.header.uid, by.header.gid, by.header.mtime
+    return node

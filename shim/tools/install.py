@@ -1,7 +1,7 @@
-"""A self-contained bundle of the shim in a lifecycle directory: put in the phases' places, and taken out again.
+"""`install` and `uninstall`: the drop-ins and their bundle in a lifecycle directory.
 
 Platforms copy nothing but the lifecycle directory out of an image, so all that the shim needs lies inside it. The
-bundle is made by `packaging/bundle.py`; the kernel finds its loader by an absolute path only, which is filled in here.
+bundle is made by `shim.tools.bundle`; the kernel finds its interpreter by the absolute path in a drop-in's `#!` line.
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ import contextlib
 import os
 import pathlib
 import shutil
-import struct
 from typing import TYPE_CHECKING
 
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
+from shim.tools import elf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME = "analyzed-shim.d"
 """The bundle's directory in a lifecycle directory."""
-LIMIT = 200
-"""Bytes that the path of the loader may have: there is so much room in the interpreter's file, and in a `#!` line."""
-INTERPRETER = b"/analyzed-shim/install/fills/this/in".ljust(LIMIT, b"/")
-"""What stands in the interpreter's file until its place is known."""
+LEFTOVERS = (f".{NAME}.new", f".{NAME}.old")
+"""What a run that was killed may leave."""
+_LONGEST = 255
+"""Bytes that a `#!` line may have; before Linux 5.1 it was 127, of which /cnb/lifecycle takes 53."""
 _SCRIPT = """\
-#!{at}/bin/python3 -IS
+#!{at}/bin/python3 -ISXutf8
+import os
 import sys
 
+for name in [name for name in os.environ if name.startswith("\\1D_")]:  # hidden from the loader by bin/python3
+    os.environ["L" + name[1:]] = os.environ.pop(name)
 sys.path.insert(0, "{at}/site-packages")
 from shim.__main__ import main
 
@@ -51,7 +54,7 @@ def install(directory: str, bundle: str, at: str | None = None) -> None:
 
     Args:
         directory: a lifecycle directory.
-        bundle: a bundle, as `packaging/bundle.py` makes it.
+        bundle: a bundle, as `analyzed-shim bundle` makes it.
         at: where the directory will be when the phases run; by default where it is.
 
     Raises:
@@ -67,20 +70,17 @@ def _install(place: pathlib.Path, bundle: str, final: str) -> None:
     for phase in WRAPPED:
         if _is_shim(place / phase) and not os.path.lexists(place / f"{phase}.real"):
             raise NoLifecycle(
-                f"{place / phase} is the shim, and there is no {phase}.real beside it", "put the real phase there"
+                f"{place / phase} is the shim, and {phase}.real beside it was not found", "put the real phase there"
             )
     source = pathlib.Path(bundle)
     if not (source / "bin" / "python3").is_file() or not (source / "site-packages" / "shim").is_dir():
-        raise NoLifecycle(f"{bundle} is no bundle", "python packaging/bundle.py DIRECTORY makes one")
-    if len(f"{final}/lib/ld.so".encode()) >= LIMIT:
-        raise NoLifecycle(f"{final} is too long a path for an interpreter", "take a shorter one")
-    if len(final.split()) != 1:
-        raise NoLifecycle(f"{final!r} has a blank, which the path of an interpreter can't", "take one without")
+        raise NoLifecycle(f"{bundle} is not a bundle", "analyzed-shim bundle DIRECTORY makes one")
+    text = script(final)
+    check_architecture({phase: _head(place, phase) for phase in WRAPPED}, bundle, str(place))
     new = place / f".{NAME}.new"
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(source, new, symlinks=True)
-    _fill_in(new / "bin" / "python3", f"{final}/lib/ld.so".encode())
-    _write(new / "bin" / "analyzed-shim", _SCRIPT.format(at=final))
+    _write(new / "bin" / "analyzed-shim", text)
     old = place / f".{NAME}.old"
     shutil.rmtree(old, ignore_errors=True)
     if (place / NAME).exists():
@@ -88,20 +88,65 @@ def _install(place: pathlib.Path, bundle: str, final: str) -> None:
     os.rename(new, place / NAME)
     shutil.rmtree(old, ignore_errors=True)
     for phase in WRAPPED:
-        _put(place, phase, _SCRIPT.format(at=final))
+        _put(place, phase, text)
 
 
-def own() -> str:
-    """Return the bundle that this runs from.
+def script(at: str) -> str:
+    """Return the text of a drop-in, and of the bundle's own `analyzed-shim`.
+
+    Args:
+        at: the bundle's absolute path when the phases run.
 
     Raises:
-        NoLifecycle: it runs from none.
+        NoLifecycle: no `#!` line can have it.
 
     """
-    here = pathlib.Path(__file__).parents[3]
-    if not (here / "bin" / "python3").is_file() or not (here / "lib").is_dir() or here.name == "lib":
-        raise NoLifecycle("this doesn't run from a bundle", "give one with --bundle; packaging/bundle.py makes it")
-    return str(here)
+    text = _SCRIPT.format(at=at)
+    if len(text.partition("\n")[0].encode()) > _LONGEST:
+        raise NoLifecycle(f"{at} is too long a path for an interpreter", "use a shorter one")
+    if len(at.split()) != 1:
+        raise NoLifecycle(f"{at!r} has a blank, which the path of an interpreter can't have", "use one without")
+    return text
+
+
+def is_script(head: bytes) -> bool:
+    """Return whether a program that begins like this is the shim."""
+    return head.startswith(b"#!") and b"from shim.__main__ import main" in head[:1024]
+
+
+def architecture(bundle: str) -> str:
+    """Return a bundle's architecture, such as `amd64`.
+
+    Raises:
+        NoLifecycle: it isn't a bundle.
+
+    """
+    try:
+        return elf.read(pathlib.Path(bundle) / "bin" / "python3").architecture
+    except OSError as problem:
+        raise NoLifecycle(f"{bundle} is not a bundle: {problem}", "analyzed-shim bundle DIRECTORY makes one") from None
+
+
+def check_architecture(heads: dict[str, bytes], bundle: str, where: str) -> None:
+    """Check that the phases are programs for the bundle's architecture; scripts are for any.
+
+    Args:
+        heads: how each phase's program begins, by its name.
+        bundle: the bundle.
+        where: the directory or image, for the message.
+
+    Raises:
+        NoLifecycle: one is for another.
+
+    """
+    ours = architecture(bundle)
+    for phase, head in heads.items():
+        program = elf.parse(head)
+        if program is not None and program.architecture != ours:
+            raise NoLifecycle(
+                f"{phase} in {where} is a program for {program.architecture}, and the bundle {bundle} is for {ours}",
+                f"make a bundle on a machine with {program.architecture}, and pass it with --bundle",
+            )
 
 
 def uninstall(directory: str) -> None:
@@ -117,7 +162,7 @@ def uninstall(directory: str) -> None:
             real = place / f"{phase}.real"
             if _is_shim(place / phase) and os.path.lexists(real):
                 os.replace(real, place / phase)
-        for leftover in (NAME, f".{NAME}.new", f".{NAME}.old"):
+        for leftover in (NAME, *LEFTOVERS):
             shutil.rmtree(place / leftover, ignore_errors=True)
         for temporary in _temporaries(place):
             temporary.unlink(missing_ok=True)
@@ -136,7 +181,7 @@ def _check_lifecycle(place: pathlib.Path) -> None:
     missing = [phase for phase in WRAPPED if not os.path.lexists(place / phase)]
     if missing:
         raise NoLifecycle(
-            f"{place} isn't a lifecycle directory: there is no {', '.join(missing)}",
+            f"{place} is not a lifecycle directory: {', '.join(missing)} not found",
             "it is /cnb/lifecycle in most images",
         )
 
@@ -168,28 +213,17 @@ def _is_shim(path: pathlib.Path) -> bool:
             head = file.read(1024)
     except FileNotFoundError:  # a link that leads nowhere from here
         return False
-    return head.startswith(b"#!") and b"from shim.__main__ import main" in head
+    return is_script(head)
 
 
-def _fill_in(interpreter: pathlib.Path, loader: bytes) -> None:
-    """Write the loader's path into the interpreter's file, where its program header says; the rest become zeros.
-
-    See elf(5): of a 64-bit file, `e_phoff` at 32, `e_phentsize` and `e_phnum` at 54; of a program header, `p_type`
-    at 0 (3 is PT_INTERP), `p_offset` at 8, `p_filesz` at 32.
-    """
-    content = bytearray(interpreter.read_bytes())
-    if content[:5] == b"\x7fELF\x02":
-        first, (size, count) = struct.unpack_from("<Q", content, 32)[0], struct.unpack_from("<HH", content, 54)
-        for header in range(first, first + size * count, size):
-            offset, length = (
-                struct.unpack_from("<Q", content, header + 8)[0],
-                struct.unpack_from("<Q", content, header + 32)[0],
-            )
-            if struct.unpack_from("<I", content, header)[0] == 3 and length > LIMIT:
-                content[offset : offset + length] = loader.ljust(length, b"\0")
-                interpreter.write_bytes(content)
-                return
-    raise NoLifecycle(f"{interpreter} has no room for its loader's path", "make the bundle anew")
+def _head(place: pathlib.Path, phase: str) -> bytes:
+    """Return the beginning of the program that is, or was, a phase; nothing, if it leads nowhere from here."""
+    real = place / f"{phase}.real"
+    try:
+        with (real if _is_shim(place / phase) else place / phase).open("rb") as file:
+            return file.read(64)
+    except FileNotFoundError:
+        return b""
 
 
 def _write(path: pathlib.Path, text: str) -> None:

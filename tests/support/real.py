@@ -113,9 +113,9 @@ class Engine:
         self.kind = kind
         self.client = docker.APIClient(base_url=url, version="auto", timeout=30)
 
-    def pull(self, name: str) -> None:
+    def pull(self, name: str, platform: str | None = None) -> None:
         repository, tag = name.split("@") if "@" in name else split_tag(name)
-        for step in self.client.pull(repository, tag=tag, stream=True, decode=True):
+        for step in self.client.pull(repository, tag=tag, stream=True, decode=True, platform=platform):
             assert "error" not in step, step
 
     def id_of(self, reference: str) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import docker
 import pytest
+import trustme
 
 from shim.demo import images
 from shim.demo.lifecycle import ARCHITECTURE
@@ -25,8 +26,10 @@ from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.tools import install as bundling
 from tests.support import real
+from tests.support.certificates import certificates, serving
+from tests.support.daemons import Tcp
 from tests.support.ground import CASES, NIGHTLY, SWITCHED, Ground
-from tests.support.layers import EXTENSION, GROUP, ID, analyzed_toml
+from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
 from tests.support.needs import leave_out
 from tests.support.processes import wait_for
 from tests.support.shim import SHIM, Ran, Shim
@@ -93,7 +96,9 @@ def listing(place: pathlib.Path) -> list[tuple[str, int, str]]:
 
 
 def test_a_bundle_weighs_what_it_may(bundle: pathlib.Path) -> None:
-    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 42e6
+    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 16e6
+    assert sum(path.is_file() for path in bundle.rglob("*")) <= 150
+    assert {path.name for path in (bundle / "site-packages").iterdir()} == {"shim"}
     assert not list(bundle.rglob("*.py"))
 
 
@@ -170,18 +175,15 @@ def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
     bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path
 ) -> None:
     for directory, given, at, message in (
-        (tmp_path, bundle, None, "isn't a lifecycle directory: there is no analyzer, restorer, exporter"),
-        (lifecycle_directory, tmp_path, None, "is no bundle"),
+        (tmp_path, bundle, None, "is not a lifecycle directory: analyzer, restorer, exporter not found"),
+        (lifecycle_directory, tmp_path, None, "is not a bundle"),
         (lifecycle_directory, bundle, "/x" * 120, "too long a path"),
         (lifecycle_directory, bundle, "/a b", "has a blank"),
     ):
         with pytest.raises(ShimError, match=message):
             bundling.install(str(directory), str(given), at)
-    with pytest.raises(ShimError, match="isn't a lifecycle directory"):
+    with pytest.raises(ShimError, match="is not a lifecycle directory"):
         bundling.uninstall(str(tmp_path))
-    ended = shim.call(*SHIM, "install", str(lifecycle_directory), ANALYZED_SHIM_BUNDLE="")
-    assert ended.code == 64
-    assert "--bundle" in ended.err
     assert not (lifecycle_directory / bundling.NAME).exists()
     (lifecycle_directory / "restorer").unlink()
     (lifecycle_directory / "restorer").mkdir()
@@ -221,7 +223,7 @@ def test_a_phase_in_whose_place_the_shim_is_already_stays_where_it_was_kept(
     if kind != "link":
         return
     ended_ = shim.call(*SHIM, "install", str(place), "--bundle", str(bundle))
-    assert (ended_.code, "there is no restorer.real beside it" in ended_.err) == (64, True)
+    assert (ended_.code, "restorer.real beside it was not found" in ended_.err) == (64, True)
     assert not (place / bundling.NAME).exists()
 
 
@@ -232,19 +234,43 @@ def test_an_installed_bundle_knows_itself(
     bundling.install(str(place), str(bundle))
     own = str(place / bundling.NAME / "bin" / "analyzed-shim")
     assert shim.call(own, "--version").out.startswith("analyzed-shim 0.")
-    assert shim.call(own, "check", "--lifecycle", str(place)).code == 0
-    for verb in ("run", "snapshot", "fix", "check", "install", "uninstall", "builder", "demo"):
-        assert shim.call(own, verb, "--help").code == 0, verb
-    assert shim.call(own, "fix", "--timeout", "x").code == 64  # which typer has its validation say
-    again = shim.call(own, "install", str(place))  # from itself
-    assert again.code == 0, again.err
-    demo = shim.call(own, "demo")
-    assert (demo.code, "isn't in the bundle" in demo.err) == (64, True)
+    assert shim.call(own, "run", "--", "true").code == 0
+    for verb in ("snapshot", "fix", "check", "install", "uninstall", "builder", "demo", "bundle"):
+        ended = shim.call(own, verb)
+        assert (ended.code, f"{verb} is not in the bundle" in ended.err) == (64, True)
+        assert "pipx install analyzed-shim" in ended.err
     other = tmp_path / "other"
     shutil.copytree(place, other, symlinks=True)
     bundling.uninstall(str(place))
     with pytest.raises(FileNotFoundError):  # its interpreter's path is that of the other place
         shim.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
+
+
+def test_a_daemon_is_asked_by_tls(
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, layers: Layers, shim: Shim, tmp_path: pathlib.Path
+) -> None:
+    """OpenSSL lies compressed in the bundle, and nothing can be written where it is installed."""
+    bundling.install(str(lifecycle_directory), str(bundle))
+    name, authority = "registry.example/run:1.0", trustme.CA()
+    mine = certificates(tmp_path / "mine", authority)
+    daemon = Tcp(serving(authority, "127.0.0.1", clients=authority))
+    layers.write(name, name)
+    try:
+        ended = shim.call(
+            str(lifecycle_directory / "restorer"),
+            DOCKER_HOST=daemon.url,
+            DOCKER_CERT_PATH=mine,
+            DOCKER_TLS_VERIFY="1",
+            ANALYZED_SHIM_DAEMON="true",
+            ANALYZED_SHIM_REPORT=str(tmp_path / "tls.json"),
+            TMPDIR="/no/such",
+        )
+    finally:
+        daemon.server.shutdown()
+        daemon.server.server_close()
+    assert ended.code == 0, ended.err
+    report = json.loads((tmp_path / "tls.json").read_text())
+    assert (report["outcome"], report["image_id"]) == ("prevented", ID)
 
 
 # In containers.
@@ -392,12 +418,12 @@ def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gi
     engine.client.remove_image(again)
     printed = shim.call(*SHIM, "builder", "no/such:image", "--tag", "x", *options, "--print", DOCKER_HOST="")
     assert printed.code == 0
-    assert "commit it as x" in printed.out
+    assert "load it as x" in printed.out
     without = registry.push("box/without:1", images.single("without", ARCHITECTURE))
     for command, message in (
         (["no/such:image"], "pull"),
-        ([box.image, "--env", "PATH=x"], "PATH is no setting"),
-        ([without], f"{without} has no /cnb/lifecycle"),
+        ([box.image, "--env", "PATH=x"], "PATH is not a setting"),
+        ([without], f"{without} has no lifecycle in /cnb/lifecycle"),
     ):
         failed = shim.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)
         assert (failed.code != 0, message in failed.err) == (True, True), failed.err
@@ -474,24 +500,6 @@ def test_a_dead_socket_keeps_the_name_and_a_registry_build_is_left_alone(box: Bo
 
 
 @needs_root
-def test_check_inside_says_which_phases_are_wrapped_and_what_is_wrong(
-    box: Box, real_parts: tuple[real.Engine, real.Registry]
-) -> None:
-    engine, _ = real_parts
-    socket = engine.url.removeprefix("unix://")
-    os.chmod(socket, 0o660)
-    box.lay("r:1", "r:1")
-    for mounted, what in (
-        (socket, "permission denied on /var/run/docker.sock"),
-        (None, "/var/run/docker.sock not found"),
-    ):
-        ended = box.run(f"{bundling.NAME}/bin/analyzed-shim", "check", socket=mounted, user="1000")
-        assert ended.code == 0, ended.err
-        assert "drop-ins:         analyzer, restorer, exporter\n" in ended.out
-        assert what in ended.out
-
-
-@needs_root
 @pytest.mark.parametrize("tty", [False, True])
 def test_as_process_1_signals_reach_the_phase_and_orphans_are_reaped(
     box: Box, tty: bool, real_parts: tuple[real.Engine, real.Registry]
@@ -529,18 +537,20 @@ def standin_box(
     request: pytest.FixtureRequest,
     real_parts: tuple[real.Engine, real.Registry],
     bundle: pathlib.Path,
+    whole_bundle: pathlib.Path,
     tmp_path: pathlib.Path,
     shim: Shim,
     roots: set[tuple[str, str]],
 ) -> Box:
-    """Both kinds of image with the stand-in lifecycle, which the bundle's own interpreter runs."""
+    """Both kinds of image with the stand-in lifecycle, and an interpreter of its own beside it."""
     engine, _ = real_parts
     image = f"standin/{request.param}"
     if (engine.kind, image) not in roots:
         place = tmp_path / "standin" / "lifecycle"
         shutil.copytree(shim.lifecycle, place, symlinks=True)
+        shutil.copytree(whole_bundle, place / "standin")
         text = (place / "lifecycle").read_text().partition("\n")[2]
-        (place / "lifecycle").write_text(f"#!/cnb/lifecycle/{bundling.NAME}/bin/python3 -IS\n{text}")
+        (place / "lifecycle").write_text(f"#!/cnb/lifecycle/standin/bin/python3 -IS\n{text}")
         derive(engine, shim, image, place, tmp_path, bundle)
         roots.add((engine.kind, image))
     return Box(engine.client, f"{image}:shim", tmp_path)

@@ -1,0 +1,170 @@
+"""`check --image` on each engine: which images are affected, by which platforms, and what to do."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+import shim as package
+from shim.demo.lifecycle import ARCHITECTURE
+from shim.phase.invocation import WRAPPED
+from tests.support import real
+from tests.support.images import ETC, image, lifecycle, member
+from tests.support.shim import SHIM, Ran, Shim
+
+PACK, JAVA, SCRIPT = "pack", "java-buildpack-client, Quarkus", "a script with CNB_PLATFORM_API 0.10 or 0.11"
+ALL = ("0.7", "0.8", "0.9", "0.10", "0.11", "0.12")
+
+
+def offers(*apis: str, deprecated: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"buildpack": {"supported": ["0.9"]}, "platform": {"deprecated": [*deprecated], "supported": [*apis]}}
+
+
+def builder(version: str, *apis: str, extensions: bool = True, deprecated: tuple[str, ...] = ()) -> dict[str, str]:
+    """The labels that pack gives a builder."""
+    parts = [{"id": "standin/ext", "version": "0.1"}] if extensions else []
+    metadata = {"lifecycle": {"version": version, "apis": offers(*apis, deprecated=deprecated)}, "extensions": parts}
+    return {"io.buildpacks.builder.metadata": json.dumps(metadata)}
+
+
+def lifecycle_image(version: str, *apis: str) -> dict[str, str]:
+    """The labels of a published lifecycle image."""
+    return {"io.buildpacks.lifecycle.version": version, "io.buildpacks.lifecycle.apis": json.dumps(offers(*apis))}
+
+
+TOML = '[lifecycle]\nversion = "0.19.0"\n[apis.platform]\ndeprecated = ["0.10"]\nsupported = ["0.11", "0.12"]\n'
+
+CASES: dict[str, tuple[dict[str, str], list[Any], str | None, tuple[str, ...], tuple[str, ...], str]] = {
+    # labels, more in /cnb/lifecycle, lifecycle, what each of the three platforms takes, who is affected, a word of why
+    "builder up to 0.11": (
+        builder("0.20.5", *ALL[:5]),
+        [],
+        "0.20.5",
+        ("0.11", "0.10", "0.11"),
+        (PACK, JAVA, SCRIPT),
+        "",
+    ),
+    "builder up to 0.12": (builder("0.20.5", *ALL), [], "0.20.5", ("0.12", "0.10", "0.11"), (JAVA, SCRIPT), "looks"),
+    "deprecated APIs count": (
+        *(builder("0.20.5", "0.12", deprecated=("0.10",)), [], "0.20.5", ("0.12", "0.10", "0.10"), (JAVA, SCRIPT), ""),
+    ),
+    "newer than pack": (builder("0.30.0", "0.11", "0.99"), [], "0.30.0", ("0.11", "", "0.11"), (PACK, SCRIPT), ""),
+    "0.12 only": (builder("0.21.17", "0.12", "0.13"), [], "0.21.17", ("0.13", "", ""), (), "neither"),
+    "no extension": (builder("0.20.5", *ALL, extensions=False), [], "0.20.5", (), (), "no image extensions"),
+    "0.16": (builder("0.16.5", *ALL[:5]), [], "0.16.5", (), (), "does not rewrite"),
+    "0.17": (builder("0.17.0", *ALL[:5]), [], "0.17.0", ("0.11", "0.10", "0.11"), (PACK, JAVA, SCRIPT), ""),
+    "a version of its own": (
+        builder("v0.20.5+git-1", "0.11"),
+        [],
+        "0.20.5+git-1",
+        ("0.11", "", "0.11"),
+        (PACK, SCRIPT),
+        "",
+    ),
+    "lifecycle image": (
+        *(lifecycle_image("0.20.5", *ALL), [], "0.20.5", ("0.12", "0.10", "0.11"), (JAVA, SCRIPT)),
+        "if the builder has",
+    ),
+    "lifecycle.toml": (
+        *({}, [member("cnb/lifecycle/lifecycle.toml", TOML.encode())], "0.19.0", ("0.12", "0.10", "0.11")),
+        *((JAVA, SCRIPT), ""),
+    ),
+    "nothing said": ({}, [], None, ("", "", ""), (), "does not say"),
+    "odd labels": (
+        *({"io.buildpacks.builder.metadata": '{"lifecycle":null,"extensions":{}}'}, [], None, (), ()),
+        "no image extensions",
+    ),
+}
+
+
+@pytest.fixture
+def check(real_parts: tuple[real.Engine, real.Registry], shim: Shim) -> Any:
+    engine, _ = real_parts
+
+    def run(name: str, *options: str) -> Ran:
+        return shim.call(*SHIM, "check", "--image", name, *options, DOCKER_HOST=engine.url)
+
+    return run
+
+
+def told(check: Any, name: str) -> dict[str, Any]:
+    ended = check(name, "--json")
+    assert ended.code == 0, ended.err
+    values: dict[str, Any] = json.loads(ended.out)
+    lines = check(name)
+    assert (lines.code, lines.err) == (0, "")
+    assert f"affected:       {'yes' if values['affected'] else 'no'}: {values['reason']}\n" in lines.out
+    assert lines.out.endswith(f"to do:          {values['do']}\n")
+    return values
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_who_is_affected(real_parts: tuple[real.Engine, real.Registry], check: Any, case: str) -> None:
+    engine, registry = real_parts
+    labels, more, version, takes, affected, why = CASES[case]
+    name = registry.push(
+        f"check/{case.lower().replace(' ', '-')}:1", image([member(*ETC)], [*lifecycle(), *more], labels=labels)
+    )
+    engine.pull(name)
+    before = {one["Id"] for one in engine.client.images(all=True)}
+    values = told(check, name)
+    assert {one["Id"] for one in engine.client.images(all=True)} == before
+    assert values.get("lifecycle") == version
+    assert tuple(one.get("takes", "") for one in values["platforms"]) == takes
+    assert tuple(one["platform"] for one in values["platforms"] if one["affected"]) == affected
+    assert values["affected"] == bool(affected)
+    assert why in values["reason"]
+    assert values["platform"] == f"linux/{ARCHITECTURE}"
+    if affected:
+        assert values["do"] == f"analyzed-shim builder {name} --tag NAME"
+
+
+def test_a_derived_image_has_the_shim(
+    real_parts: tuple[real.Engine, real.Registry], check: Any, shim: Shim, bundle: pathlib.Path
+) -> None:
+    engine, registry = real_parts
+    name = registry.push("check/bare:1", image(lifecycle(), labels=builder("0.20.5", *ALL)))
+    tag = f"{registry.host}/check/derived:1"
+    command = [*SHIM, "builder", name, "--tag", tag, "--bundle", str(bundle)]
+    ended = shim.call(*command, DOCKER_HOST=engine.url)
+    assert ended.code == 0, ended.err
+    values = told(check, tag)
+    assert (values["drop_ins"], values["shim"]) == ([*WRAPPED], package.__version__)
+    assert (values["affected"], values["do"]) == (False, "nothing")
+    assert not any(one["affected"] for one in values["platforms"])
+    lines = check(tag).out
+    assert f"drop-ins:       analyzer, restorer, exporter (analyzed-shim {package.__version__})\n" in lines
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "code", "message"),
+    [
+        ({"io.buildpacks.builder.metadata": "{"}, lifecycle(), 66, "label io.buildpacks.builder.metadata is not JSON"),
+        ({}, [*lifecycle(), member("cnb/lifecycle/lifecycle.toml", b"x")], 66, "lifecycle.toml is not valid TOML"),
+        ({}, [member(*ETC)], 64, "has no lifecycle in /cnb/lifecycle"),
+    ],
+    ids=["label", "toml", "no lifecycle"],
+)
+def test_what_can_t_be_read_is_named(
+    real_parts: tuple[real.Engine, real.Registry],
+    check: Any,
+    labels: dict[str, str],
+    more: list[Any],
+    code: int,
+    message: str,
+) -> None:
+    engine, registry = real_parts
+    name = registry.push("check/odd:1", image(more, labels=labels))
+    engine.pull(name)
+    ended = check(name)
+    assert (ended.code, message in ended.err) == (code, True), ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_an_image_that_is_not_there_is_named(check: Any) -> None:
+    ended = check("registry.example/no/such:1")
+    assert (ended.code, ended.out) == (66, "")
+    assert "registry.example/no/such:1 is not in the daemon (docker pull registry.example/no/such:1)" in ended.err

@@ -1,0 +1,236 @@
+"""`builder` on each engine, layer by layer; and what an image's archive may hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import subprocess
+import tarfile
+from typing import Any
+
+import pytest
+
+from shim.demo.lifecycle import ARCHITECTURE
+from shim.errors import ShimError
+from shim.phase.invocation import WRAPPED
+from shim.tools import archive, derive, elf, install
+from tests.support import real
+from tests.support.images import ETC, OTHER, image, index, lifecycle, member, packed, program
+from tests.support.shim import SHIM, Ran, Shim
+
+
+def layers_of(engine: real.Engine, name: str, directory: pathlib.Path) -> tuple[archive.Saved, list[dict[str, str]]]:
+    """What the daemon has of an image: its configuration, and the names in each layer with what they are."""
+    path = directory / f"saved-{len(list(directory.glob('saved-*')))}.tar"
+    path.write_bytes(b"".join(engine.client.get_image(name)))
+    saved = archive.read(path)
+    found = []
+    with tarfile.open(path) as whole:
+        for layer in saved.layers:
+            with tarfile.open(fileobj=whole.extractfile(layer)) as members:
+                found.append({one.name: f"{one.uid} {one.linkname or one.size}" for one in members if not one.isdir()})
+    return saved, found
+
+
+@pytest.fixture
+def builder(real_parts: tuple[real.Engine, real.Registry], shim: Shim, bundle: pathlib.Path) -> Any:
+    engine, _ = real_parts
+
+    def run(image: str, tag: str, *options: str) -> Ran:
+        command = [*SHIM, "builder", image, "--tag", tag, "--bundle", str(bundle), *options]
+        return shim.call(*command, DOCKER_HOST=engine.url)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["a lifecycle image", "a builder"])
+def test_the_layer_is_whole_and_deriving_again_gives_the_same(
+    real_parts: tuple[real.Engine, real.Registry], builder: Any, tmp_path: pathlib.Path, kind: str
+) -> None:
+    engine, registry = real_parts
+    layers = [[member(*ETC)], lifecycle()] + ([] if kind == "a lifecycle image" else [[member("etc/more", b"x")]])
+    name = registry.push(f"derive/{kind.replace(' ', '-')}:1", image(*layers))
+    tag = f"{registry.host}/derive/done:{len(layers)}"
+    setting = 'ANALYZED_SHIM_TIMEOUT=$HOME ${x} "3" \\'
+    ended = builder(name, tag, "--env", setting, "--push")
+    assert ended.code == 0, ended.err
+    before, below = layers_of(engine, name, tmp_path)
+    after, above = layers_of(engine, tag, tmp_path)
+    replaced = kind == "a lifecycle image"
+    assert above[:-1] == below[: len(below) - replaced]
+    top = above[-1]
+    assert {name for name in top if "analyzed-shim.d" not in name} == {
+        f"cnb/lifecycle/{name}"
+        for name in (*WRAPPED, *(f"{phase}.real" for phase in WRAPPED), "detector", "lifecycle", "launcher")
+    }
+    assert {text.partition(" ")[0] for text in top.values()} == {"7"}  # everything has its directory's owner
+    assert top["cnb/lifecycle/restorer.real"] == "7 lifecycle"
+    old, new = dict(before.config["config"]), dict(after.config["config"])
+    assert new.pop("Env") == [*old.pop("Env"), setting]
+    assert {key: value for key, value in new.items() if value} == {key: value for key, value in old.items() if value}
+    assert len(after.config["history"]) == len(before.config["history"]) + (not replaced)
+    assert builder(tag, f"{tag}-again", "--env", setting).code == 0
+    again, layers_again = layers_of(engine, f"{tag}-again", tmp_path)
+    assert (layers_again, again.config["rootfs"]) == (above, after.config["rootfs"])
+    engine.client.remove_image(tag)
+    engine.pull(tag)  # it was pushed
+
+
+def test_the_architecture_has_to_be_the_bundle_s(
+    real_parts: tuple[real.Engine, real.Registry], builder: Any, tmp_path: pathlib.Path
+) -> None:
+    engine, registry = real_parts
+    ours, other = image(lifecycle()), image(lifecycle(OTHER), architecture=OTHER)
+    tag = f"{registry.host}/derive/arch:1"
+    for name, one in (("single", other), ("index", index((OTHER, other)))):
+        full = registry.push(f"derive/other-{name}:1", one)
+        failed = builder(full, tag)
+        assert failed.code != 0
+        assert "pass a --bundle made there" in failed.err or f"pass --platform linux/{ARCHITECTURE}" in failed.err, (
+            failed.err
+        )
+        assert OTHER in failed.err or f"can't pull {full} for linux/{ARCHITECTURE}" in failed.err, failed.err
+        assert engine.id_of(tag) is None
+    lies = registry.push("derive/lies:1", image(lifecycle(OTHER)))
+    failed = builder(lies, tag)
+    assert (failed.code, f"is a program for {OTHER}" in failed.err, "--bundle" in failed.err) == (64, True, True)
+    both = registry.push("derive/both:1", index((OTHER, other), (ARCHITECTURE, ours)))
+    ended = builder(both, tag)
+    assert ended.code == 0, ended.err
+    saved, _ = layers_of(engine, tag, tmp_path)
+    assert saved.platform == f"linux/{ARCHITECTURE}"
+    engine.client.remove_image(both)
+    engine.pull(both, f"linux/{OTHER}")
+    failed = builder(both, f"{tag}-other")
+    assert failed.code != 0
+    assert f"is for linux/{OTHER}" in failed.err, failed.err
+    assert f"pass --platform linux/{ARCHITECTURE}" in failed.err
+    failed = builder(both, f"{tag}-other", "--platform", f"linux/{OTHER}")
+    assert (failed.code != 0, f"not for linux/{OTHER}" in failed.err) == (True, True)
+    ended = builder(both, f"{tag}-other", "--platform", f"linux/{ARCHITECTURE}")
+    assert ended.code == 0, ended.err
+    saved, _ = layers_of(engine, f"{tag}-other", tmp_path)
+    assert saved.platform == f"linux/{ARCHITECTURE}"
+
+
+def test_a_push_that_is_refused_is_an_error(real_parts: tuple[real.Engine, real.Registry], builder: Any) -> None:
+    _, registry = real_parts
+    name = registry.push("derive/refused:1", image(lifecycle()))
+    ended = builder(name, "127.0.0.1:1/refused:1", "--push")
+    assert ended.code != 0
+    assert "pushing 127.0.0.1:1/refused:1" in ended.err
+
+
+# Without an engine.
+
+
+def saved(directory: pathlib.Path, *layers: list[Any]) -> archive.Saved:
+    path = directory / "image.tar"
+    config: dict[str, Any] = {"os": "linux", "architecture": ARCHITECTURE, "rootfs": {"diff_ids": ["x"] * len(layers)}}
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": [f"{at}/layer.tar" for at in range(len(layers))]}]
+    files = {f"{at}/layer.tar": packed(layer) for at, layer in enumerate(layers)}
+    files |= {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    path.write_bytes(packed([member(name, content) for name, content in files.items()]))
+    return archive.read(path)
+
+
+def test_layers_lie_over_each_other(tmp_path: pathlib.Path) -> None:
+    below = [
+        *lifecycle(),
+        member("cnb/lifecycle/old", b"x"),
+        member("cnb/lifecycle/d/x", b"x"),
+        member("cnb/other", b""),
+    ]
+    above = [
+        member("./cnb/lifecycle/.wh.old"),
+        member("cnb/lifecycle/d/.wh..wh..opq"),
+        member("/cnb/lifecycle/d/y", b"y"),
+        member("cnb/lifecycle/same", kind=tarfile.LNKTYPE, link="cnb/lifecycle/d/y"),
+    ]
+    found = archive.tree(saved(tmp_path, below, above), "cnb/lifecycle")
+    assert sorted(found) == sorted(
+        ["", "d/y", "same", "lifecycle", "launcher", "detector", *WRAPPED],
+    )
+    assert found["same"] is found["d/y"]
+    emptied = archive.tree(saved(tmp_path, below, [member(".wh.cnb")], lifecycle()), "cnb/lifecycle")
+    assert "old" not in emptied
+    assert "lifecycle" in emptied
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("cnb/lifecycle/../../etc/passwd", b"x"),
+        member("../etc/passwd", b"x"),
+        member("cnb/lifecycle/link", kind=tarfile.LNKTYPE, link="etc/passwd"),
+        member("cnb/lifecycle/link", kind=tarfile.LNKTYPE, link="../../etc/passwd"),
+        member("cnb/lifecycle/link", kind=tarfile.LNKTYPE, link="/etc/shadow"),
+        member("cnb/lifecycle/null", kind=tarfile.CHRTYPE),
+        member("cnb/lifecycle/disk", kind=tarfile.BLKTYPE),
+        member("cnb/lifecycle/pipe", kind=tarfile.FIFOTYPE),
+        member("cnb/lifecycle", link="/etc"),
+        member("cnb", link="/etc"),
+    ],
+    ids=lambda one: repr((one[0].name, one[0].linkname, one[0].type)),
+)
+def test_what_leads_elsewhere_is_refused(tmp_path: pathlib.Path, bad: Any) -> None:
+    with pytest.raises(archive.BadImage):
+        archive.tree(saved(tmp_path, [member(*ETC), *lifecycle(), bad]), "cnb/lifecycle")
+
+
+@pytest.mark.parametrize("part", [0, 1, 600, 5000])
+def test_a_truncated_archive_is_refused(tmp_path: pathlib.Path, part: int) -> None:
+    whole = saved(tmp_path, lifecycle())
+    os.truncate(whole.path, part)
+    with pytest.raises(ShimError, match="not a whole image"):
+        archive.tree(archive.read(whole.path), "cnb/lifecycle")
+
+
+def test_a_layer_with_more_than_the_lifecycle_stays_below(tmp_path: pathlib.Path) -> None:
+    assert archive.only_has(saved(tmp_path, lifecycle()), "cnb/lifecycle")
+    for more in (member("cnb/order.toml", b""), member("cnb/lifecycle/.wh.x"), member(".wh.etc")):
+        assert not archive.only_has(saved(tmp_path, [*lifecycle(), more]), "cnb/lifecycle")
+
+
+def test_an_older_bundle_and_shims_are_gone(tmp_path: pathlib.Path, bundle: pathlib.Path) -> None:
+    script = install.script(f"/cnb/lifecycle/{install.NAME}").encode()
+    older = [
+        *lifecycle(),
+        *(member(f"cnb/lifecycle/{phase}.real", link="lifecycle") for phase in WRAPPED),
+        *(member(f"cnb/lifecycle/{phase}", script) for phase in WRAPPED),
+        member(f"cnb/lifecycle/{install.NAME}/lib/old.so", b"x"),
+    ]
+    nodes = derive.with_shim(archive.tree(saved(tmp_path, older), "cnb/lifecycle"), str(bundle), "x")
+    assert f"{install.NAME}/lib/old.so" not in nodes
+    assert nodes["restorer.real"].header.linkname == "lifecycle"
+    layer = archive.layer_of(nodes, "cnb/lifecycle", derive._tops({f"{install.NAME}/lib/old.so"}))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as read:
+        assert f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so" in read.getnames()
+    without = [one for one in older if not one[0].name.endswith("restorer.real")]
+    with pytest.raises(ShimError, match=r"restorer\.real beside it was not found"):
+        derive.with_shim(archive.tree(saved(tmp_path, without), "cnb/lifecycle"), str(bundle), "x")
+
+
+def test_install_refuses_phases_of_another_architecture(
+    tmp_path: pathlib.Path, bundle: pathlib.Path, shim: Shim
+) -> None:
+    for phase in WRAPPED:
+        (tmp_path / phase).write_bytes(program(OTHER))
+    ended = shim.call(*SHIM, "install", str(tmp_path), "--bundle", str(bundle))
+    assert (ended.code, f"is a program for {OTHER}" in ended.err) == (64, True)
+    assert not (tmp_path / install.NAME).exists()
+
+
+def test_stripping_takes_what_is_not_loaded_only(bundle: pathlib.Path) -> None:
+    for path in (bundle / "lib").glob("*.so*"):
+        found = elf.parse(path.read_bytes())
+        assert found is not None
+        assert found.architecture == ARCHITECTURE
+        if path.name != "ld.so":
+            assert path.stat().st_size <= found.end
+    assert (
+        subprocess.run([bundle / "bin" / "python3", "-IS", "-c", "import ssl, zlib"], env={}, check=False).returncode
+        == 0
+    )
