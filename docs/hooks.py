@@ -1,12 +1,7 @@
-"""Sequence diagrams as inline SVG: drawn when the site is built, in the colours of the theme, without a script.
+"""Mermaid sequence diagrams as inline SVG: drawn when the site is built, in the colours of the theme, without a script.
 
-    ```sequence
-    actors: platform | analyzer | daemon
-    platform -> analyzer: -daemon
-    analyzer .. note: daemon = true
-    ```
-
-`->` is a message, `-x` one that fails, `..` something that a part does by itself.
+A forge draws the same fences itself. Of mermaid's language this reads `participant A`, `A->>B: text`, `A-xB: text` (a
+message that fails) and `Note over A: text`.
 """
 
 from __future__ import annotations
@@ -15,8 +10,9 @@ import html
 import re
 
 _COLUMN, _ROW, _TOP, _WIDTH = 136, 44, 46, 112
-_FENCE = re.compile(r"^```sequence\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_STEP = re.compile(r"^(\w[\w ]*?) (->|-x|\.\.) (?:(\w[\w ]*?): )?(.+)$")
+_FENCE = re.compile(r"^```mermaid\nsequenceDiagram\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_MESSAGE = re.compile(r"^(\w+)(->>|-x)(\w+): (.+)$")
+_NOTE = re.compile(r"^Note over (\w+): (.+)$")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
@@ -31,8 +27,9 @@ def draw(text: str) -> str:
         ValueError: a line is no step.
 
     """
-    head, *steps = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    actors = [name.strip() for name in head.removeprefix("actors:").split("|")]
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    actors = [line.removeprefix("participant ") for line in lines if line.startswith("participant ")]
+    steps = lines[len(actors) :]
     at = {name: _COLUMN // 2 + number * _COLUMN for number, name in enumerate(actors)}
     width, height = _COLUMN * len(actors), _TOP + _ROW * len(steps) + 6
     parts = [f'<svg class="sequence" width="{width}" height="{height}" role="img">']
@@ -47,19 +44,19 @@ def draw(text: str) -> str:
 
 
 def _step(step: str, at: dict[str, int], y: int) -> list[str]:
-    found = _STEP.match(step)
-    if found is None or found[1] not in at or (found[3] and found[3] not in at) or (found[2] != ".." and not found[3]):
+    message, note = _MESSAGE.match(step), _NOTE.match(step)
+    if note and note[1] in at:
+        x = at[note[1]]
+        side = ("before", -8) if x == max(at.values()) else ("own", 8)
+        words = f'<text class="{side[0]}" x="{x + side[1]}" y="{y + 4}">{html.escape(note[2])}</text>'
+        return [words, f'<circle cx="{x}" cy="{y}" r="3"/>']
+    if message is None or not {message[1], message[3]} <= set(at):
         raise ValueError(f"no step of a sequence: {step!r}")
-    start, label = at[found[1]], html.escape(found[4])
-    if found[2] == "..":
-        side = ("before", -8) if start == max(at.values()) else ("own", 8)
-        words = f'<text class="{side[0]}" x="{start + side[1]}" y="{y + 4}">{label}</text>'
-        return [words, f'<circle cx="{start}" cy="{y}" r="3"/>']
-    end = at[found[3]]
-    kind = "fails" if found[2] == "-x" else "sent"
+    start, end = at[message[1]], at[message[3]]
+    kind = "fails" if message[2] == "-x" else "sent"
     tip = -8 if end > start else 8
     return [
         f'<line class="{kind}" x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>',
         f'<path class="{kind}" d="M{end + tip} {y - 4} L{end} {y} L{end + tip} {y + 4}"/>',
-        f'<text class="{kind}" x="{(start + end) / 2}" y="{y - 6}">{label}</text>',
+        f'<text class="{kind}" x="{(start + end) / 2}" y="{y - 6}">{html.escape(message[4])}</text>',
     ]

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -256,6 +257,32 @@ def test_a_docker_context_and_other_sockets_are_nobody_s_business(ground: Ground
     finally:
         other.stop()
         shutil.rmtree(build.root)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_report_of_the_crash_shows_it(api: str) -> None:
+    """By the page's own input: the bare restorer crashes, the wrapped one doesn't."""
+    root = pathlib.Path(tempfile.mkdtemp(prefix="analyzed-shim-crash-"))
+    root.chmod(0o755)
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "explanation" / "crash.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-euc", block.replace("/tmp/crash", str(root))], check=True)
+    (line,) = re.findall(r"^\$ (CNB_.*)$", page, re.MULTILINE)
+    words = line.replace("/cnb/lifecycle", LIFECYCLE).replace("0.11", api).split()
+    bare, wrapped = (
+        subprocess.run(
+            ["env", *words[:2], *before, *words[2:]],
+            cwd=root,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for before in ((), (*SHIM, "run", "--"))
+    )
+    assert (bare.returncode, "nil pointer dereference" in bare.stderr) == (2, True)
+    assert wrapped.returncode == 0, wrapped.stderr
+    shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("api", APIS)
