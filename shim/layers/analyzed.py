@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from shim.errors import BrokenFile, EditRefused
-from shim.layers import files, toml
+from shim.layers import files, replacing, toml
 from shim.layers.rights import AS_IT_IS
 from shim.policy.facts import kind_of
 from shim.record import Record
@@ -124,10 +124,10 @@ def write_reference(snapshot: Analyzed, reference: str, rights: Rights = AS_IT_I
     if current != snapshot.data:
         raise EditRefused(f"{path} was changed by another process meanwhile", "let one build at a time use it")
     try:
-        files.replace(path, data, about.st_mode & 0o7777, (now.st_uid, now.st_gid), rights)
+        replacing.replace(path, data, about.st_mode & 0o7777, (now.st_uid, now.st_gid), rights)
     except OSError as problem:
         try:
-            files.overwrite(path, current, data, rights)
+            replacing.overwrite(path, current, data, rights)
         except OSError:
             raise EditRefused(
                 f"{path} can't be written: {problem.strerror}", "check its owner and mode, and the disk's space"

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 from shim.errors import BrokenFile
 from shim.layers import toml
+from shim.layers.extensions import KEY, surely_has_none
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KEY = "group-extensions"
 _MOST = 4 * 1024
 """Characters that `tomlkit` edits; it takes quadratic time for some texts, and the lifecycle wrote none of these."""
-
-
-def surely_has_none(data: bytes) -> bool:
-    """Return whether a group.toml has no image extensions by its bytes alone, as in most builds, without a parser.
-
-    The key isn't in them, nor a backslash, by which it could be spelt otherwise. If it is no TOML the phase says so.
-    """
-    return _KEY.encode() not in data and b"\\" not in data
 
 
 def has_extensions(path: str, data: bytes) -> bool:
@@ -35,9 +27,9 @@ def has_extensions(path: str, data: bytes) -> bool:
     """
     if surely_has_none(data):
         return False
-    extensions = toml.parse(path, toml.text_of(path, data)).get(_KEY, [])
+    extensions = toml.parse(path, toml.text_of(path, data)).get(KEY, [])
     if not isinstance(extensions, list):
-        raise BrokenFile(f"{path}: {_KEY} is not an array of tables", "rerun the detector")
+        raise BrokenFile(f"{path}: {KEY} is not an array of tables", "rerun the detector")
     return bool(extensions)
 
 
@@ -50,7 +42,7 @@ def without_extensions(path: str, data: bytes) -> bytes:
     """
     text = toml.text_of(path, data)
     wanted = toml.parse(path, text)
-    if wanted.pop(_KEY, None) is None:
+    if wanted.pop(KEY, None) is None:
         return text.encode()
     for proposal in _proposals(text):
         try:
@@ -58,7 +50,7 @@ def without_extensions(path: str, data: bytes) -> bytes:
                 return proposal.encode()
         except (BrokenFile, RecursionError):
             pass
-    raise BrokenFile(f"{path}: {_KEY} can't be left out", "write it as the detector does")
+    raise BrokenFile(f"{path}: {KEY} can't be left out", "write it as the detector does")
 
 
 def _proposals(text: str) -> Iterator[str]:
@@ -68,7 +60,7 @@ def _proposals(text: str) -> Iterator[str]:
     for line in text.splitlines(keepends=True):
         start = line.lstrip()
         if start.startswith("["):
-            inside = start.startswith((f"[[{_KEY}]]", f"[{_KEY}.", f"[[{_KEY}."))
+            inside = start.startswith((f"[[{KEY}]]", f"[{KEY}.", f"[[{KEY}."))
         if not inside:
             kept.append(line)
     yield "".join(kept)
@@ -79,7 +71,7 @@ def _proposals(text: str) -> Iterator[str]:
 
     try:
         document = tomlkit.parse(text)
-        document.remove(_KEY)
+        document.remove(KEY)
         yield document.as_string()
     except (TOMLKitError, ValueError, RecursionError):
         pass

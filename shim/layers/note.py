@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from shim.errors import BrokenFile, MissingFile
-from shim.layers import files, toml
+from shim.layers import files, replacing, toml
 from shim.layers.rights import AS_IT_IS
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def leave(path: str, daemon: bool | None, rights: Rights = AS_IT_IS, group: byte
         told = {} if daemon is None else {"daemon": daemon}
         if toml.parse(path, content.decode()) != {**told, **toml.parse(path, group.decode())}:
             raise BrokenFile(f"{path} can't be a note and a group.toml", "write group.toml as the detector does")
-    files.replace(path, content, mode=0o644, rights=rights)
+    replacing.replace(path, content, mode=0o644, rights=rights)
 
 
 def read(path: str, rights: Rights = AS_IT_IS) -> bool | None:

@@ -34,19 +34,20 @@ _BOOLEANS = frozenset(
 _VALUED = frozenset(
     (
         *("analyzed", "app", "build-config", "build-image", "buildpacks", "cache-dir", "cache-image", "extended"),
+        *("extensions", "generated", "gid", "group", "insecure-registry", "kaniko-cache-ttl", "kind", "launch-cache"),
+        *("launcher", "launcher-sbom", "layers", "layout-dir", "log-level", "order", "plan", "plan-path"),
         *(
-            "extensions",
-            "generated",
-            "gid",
-            "group",
-            "insecure-registry",
-            "kaniko-cache-ttl",
-            "kind",
-            "launch-cache",
-            "launcher",
+            "platform",
+            "previous-image",
+            "process-type",
+            "project-metadata",
+            "report",
+            "run",
+            "run-image",
+            "stack",
+            "tag",
+            "uid",
         ),
-        *("launcher-sbom", "layers", "layout-dir", "log-level", "order", "plan", "plan-path", "platform"),
-        *("previous-image", "process-type", "project-metadata", "report", "run", "run-image", "stack", "tag", "uid"),
     )
 )
 
@@ -124,25 +125,6 @@ class Invocation(Record):
         """Return a boolean variable as the lifecycle reads it; None if it is unset or says nothing."""
         return boolean(self.variables.get(name, ""))
 
-    def with_group(self, path: str) -> tuple[str, ...]:
-        """Return the arguments with another group.toml.
-
-        The flag comes first and as one word, so that no flag of a fork can take it or its value for its own; and as
-        the last one wins, every `-group` that is there already gets the path too.
-        """
-        rest = list(self.argv[self.at :])
-        at = 0
-        while at < len(rest) and rest[at] != "--":
-            name, equals, _ = rest[at].removeprefix("-").removeprefix("-").partition("=")
-            if rest[at].startswith("-") and name == "group":
-                if equals:
-                    rest[at] = f"-group={path}"
-                elif at + 1 < len(rest):
-                    at += 1
-                    rest[at] = path
-            at += 1
-        return (*self.argv[: self.at], f"-group={path}", *rest)
-
     def _number(self, flag: str, variable: str) -> int:
         text = self.flags.get(flag) or self.variables.get(variable, "")
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
@@ -193,6 +175,11 @@ def _read(
     named: bool,
     environ: Mapping[str, str],
 ) -> Invocation:
+    variables, root = environ, "/"
+    if at:
+        from shim.phase import launcher
+
+        variables, root = launcher.behind_env(argv[:at], environ), launcher.behind_chroot(argv[:at])
     return Invocation(
         phase=phase,
         named=named,
@@ -202,8 +189,8 @@ def _read(
         at=first,
         flags=dict(_flags(argv[first:])),
         environ=environ,
-        variables=_behind_env(argv[:at], environ),
-        root=_behind_chroot(argv[:at]),
+        variables=variables,
+        root=root,
     )
 
 
@@ -223,47 +210,10 @@ def _phase_at(arguments: Sequence[str]) -> tuple[Phase, int]:
 
 
 def _is_phase(argument: str) -> bool:
-    if argument.startswith("-") or _is_assignment(argument):
+    name, equals, _ = argument.partition("=")
+    if argument.startswith("-") or (equals and name.isidentifier()):
         return False
     return _phase_of(argument) is not None or os.path.basename(argument) == LIFECYCLE
-
-
-def _is_assignment(argument: str) -> bool:
-    name, equals, _ = argument.partition("=")
-    return bool(equals) and name.isidentifier()
-
-
-def _behind_env(launcher: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment that `env` as a launcher leaves (https://www.gnu.org/software/coreutils/env)."""
-    changed = dict(environ)
-    at = 0
-    while at < len(launcher):
-        at += 1
-        if os.path.basename(launcher[at - 1]) != "env":
-            continue
-        while at < len(launcher):
-            word, following = launcher[at], launcher[at + 1 : at + 2]
-            if word in ("-i", "-", "--ignore-environment"):
-                changed.clear()
-            elif word in ("-u", "--unset") and following:
-                changed.pop(following[0], None)
-                at += 1
-            elif word.startswith(("-u", "--unset=")):
-                changed.pop(word.removeprefix("--unset=").removeprefix("-u"), None)
-            elif _is_assignment(word):
-                name, _, changed[name] = word.partition("=")
-            elif not word.startswith("-"):
-                break
-            at += 1
-    return changed
-
-
-def _behind_chroot(launcher: Sequence[str]) -> str:
-    """Return the root that `chroot` as a launcher leaves (https://www.gnu.org/software/coreutils/chroot)."""
-    for at, word in enumerate(launcher):
-        if os.path.basename(word) == "chroot":
-            return next((root for root in launcher[at + 1 :] if not root.startswith("-")), "/")
-    return "/"
 
 
 def api_of(text: str) -> Api:

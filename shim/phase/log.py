@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from shim.record import boolean
-from shim.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class Log:
         mark, colour = _MARKS[level]
         if self._colour and colour:
             mark = f"{colour}{mark}\x1b[0m"
+        from shim.words import plain
+
         line = plain(f"{sentence} [{outcome}]" if outcome else sentence, _MOST)
         try:
             os.write(2, f"analyzed-shim: {mark}{line}\n".encode())

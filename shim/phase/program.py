@@ -1,4 +1,4 @@
-"""Replace this process by a program, and hand it a file without a file.
+"""Replace this process by a program.
 
 Nearly every run of the shim ends here, so nothing is imported that isn't built in.
 """
@@ -110,34 +110,6 @@ def is_same(path: str, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
-
-
-def is_elf(path: str) -> bool:
-    """Return whether a program is a binary, and no script: what a script runs may not get its open files."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False
-
-
-def memory_file(name: str, content: bytes) -> str | None:
-    """Return the path of a file in memory, which programs started from here can open; None: not to be had.
-
-    Nothing of it is left behind: it is gone with the last process that has it.
-    """
-    try:
-        descriptor = os.memfd_create(name, 0)
-    except OSError:
-        return None
-    path = f"/proc/self/fd/{descriptor}"
-    try:
-        if os.write(descriptor, content) == len(content) and os.path.samestat(os.stat(path), os.fstat(descriptor)):
-            return path
-    except OSError:
-        pass
-    os.close(descriptor)
-    return None
 
 
 def cannot_run(path: str, problem: OSError) -> CannotRun:

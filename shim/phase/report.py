@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shim import __version__
-from shim.layers import files
+from shim.layers import replacing
 from shim.layers.rights import AS_IT_IS
 from shim.phase.gather import sentence
 from shim.record import Record, fields
@@ -109,6 +109,6 @@ def write_report(place: str | None, log: Log, report: Report, rights: Rights = A
         return
     path = place.replace("{phase}", report.phase)
     try:
-        files.write("/dev/stdout" if path == "-" else path, as_json(report).encode(), rights)
+        replacing.write("/dev/stdout" if path == "-" else path, as_json(report).encode(), rights)
     except (OSError, ValueError) as problem:
         log.write("warn", f"the report can't be written to {path}: {getattr(problem, 'strerror', None) or problem}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from shim.errors import BrokenFile, CannotRun, MissingFile, NotThere, ShimError, WrongUse
-from shim.layers import files, group
-from shim.phase import invocation, program, settings
+from shim.layers import files
+from shim.layers.extensions import surely_has_none
+from shim.phase import invocation, program
 from shim.phase.log import log_for
 
 TYPE_CHECKING = False
@@ -35,7 +36,12 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
     log = log_for(environ, {})
     try:
-        options, rest = settings.split(arguments)
+        options: Mapping[str, str] = {}
+        rest = list(arguments[1:])
+        if arguments[:1] != ["--"]:
+            from shim.phase import settings
+
+            options, rest = settings.split(arguments)
         if not rest:
             raise WrongUse("no phase to run", "analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...")
         call = invocation.read(rest, environ, is_program)
@@ -93,6 +99,6 @@ def _has_nothing_to_do(call: Invocation) -> bool:
         return False
     try:
         data, _ = files.read(call.group, rights=call.rights)
-        return group.surely_has_none(data)
+        return surely_has_none(data)
     except (MissingFile, BrokenFile):
         return False

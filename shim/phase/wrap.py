@@ -16,7 +16,7 @@ from shim.errors import (
     ShimError,
 )
 from shim.layers import analyzed, group, note
-from shim.phase import process, program, settings
+from shim.phase import handover, process, program, settings
 from shim.phase.gather import ask, ask_for_name, gather, sentence, with_image, with_what_was_left
 from shim.policy.evidence import certainty
 from shim.words import without_secrets
@@ -150,12 +150,12 @@ class _Wrapped:
             self._log.write("warn", f"the registry lookup can't be prevented: {problem.with_tip}")
             return call.argv
         # A binary gets a file that nobody has to remove. What a script or a launcher starts may not get open files.
-        direct = call.named and not call.launched and program.is_elf(self._path)
-        path = program.memory_file("group.toml", content) if direct else None
-        path = path or self._group_in_note(content) or program.memory_file("group.toml", content)
+        direct = call.named and not call.launched and handover.is_elf(self._path)
+        path = handover.memory_file("group.toml", content) if direct else None
+        path = path or self._group_in_note(content) or handover.memory_file("group.toml", content)
         if path is None:
             self._log.write("warn", f"the registry lookup can't be prevented: no place for a copy of {call.group}")
-        return call.with_group(path) if path else call.argv
+        return handover.with_group(call, path) if path else call.argv
 
     def _group_in_note(self, content: bytes) -> str | None:
         """Put the group into the note, which lies where the phase finds its other files, and is a group.toml too."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shim import policy
 from shim.errors import BrokenFile, EditRefused, MissingFile, NotRepaired, WrongUse
-from shim.layers import analyzed, files
+from shim.layers import analyzed, replacing
 from shim.phase.gather import Seen, ask, clues, sentence, with_daemon, with_image
 from shim.phase.log import log_for
 from shim.phase.report import report_of, write_report
@@ -59,7 +59,7 @@ def snapshot(call: Invocation, to: str) -> None:
     """
     found = analyzed.read(call.analyzed, call.rights)
     try:
-        files.replace(to, found.data, found.about.st_mode & 0o7777, rights=call.rights)
+        replacing.replace(to, found.data, found.about.st_mode & 0o7777, rights=call.rights)
     except OSError as problem:
         raise EditRefused(f"{to} can't be written: {problem.strerror}", "choose another path with --to") from None
 
@@ -212,7 +212,7 @@ class _Fix:
 
     def _remove_snapshot(self) -> None:
         try:
-            files.remove(self._choices.snapshot, self._call.rights)
+            replacing.remove(self._choices.snapshot, self._call.rights)
         except OSError as problem:
             self._log.write("warn", f"{self._choices.snapshot} can't be removed: {problem.strerror}")
 

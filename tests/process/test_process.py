@@ -17,7 +17,7 @@ import pytest
 
 from shim.demo import servers
 from shim.errors import CannotRun, NotThere
-from shim.phase import process
+from shim.phase import handover, process
 from shim.phase import program as programs
 from tests.support.layers import GROUP, ID, Layers
 from tests.support.processes import program, wait_for
@@ -500,7 +500,7 @@ def test_a_phase_that_is_not_there_is_127(shim: Shim, parented: None) -> None:
 
 
 def test_a_memory_file_can_be_read_by_what_is_started_and_costs_no_file() -> None:
-    path = programs.memory_file("group.toml", b"content")
+    path = handover.memory_file("group.toml", b"content")
     assert path is not None
     assert subprocess.run(["cat", path], capture_output=True, check=True, close_fds=False).stdout == b"content"
     os.close(int(path.rpartition("/")[2]))

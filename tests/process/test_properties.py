@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from shim.errors import EditRefused
 from shim.layers import group
+from shim.phase.handover import with_group
 from shim.phase.invocation import read
 from tests.support.fuzz import SCALE, edited_as
 from tests.support.layers import ID, Layers
@@ -263,7 +264,8 @@ def test_any_arguments_reach_the_phase_unchanged(
         if got != arguments and how == "no lookup":  # exactly one flag more, before the others
             path = re.fullmatch(rb"-group=(.+)", got[0])
             assert path is not None, got
-            wanted = read([str(told / "restorer"), *map(os.fsdecode, arguments)], {}).with_group(os.fsdecode(path[1]))
+            call = read([str(told / "restorer"), *map(os.fsdecode, arguments)], {})
+            wanted = with_group(call, os.fsdecode(path[1]))
             got, arguments_then = got[1:], [os.fsencode(word) for word in wanted[2:]]
             assert got == arguments_then
             continue

@@ -15,7 +15,7 @@ import pytest
 
 from shim.demo import servers
 from shim.errors import BrokenFile
-from shim.layers import files, note
+from shim.layers import note, replacing
 from shim.layers.rights import AS_IT_IS, Rights
 from shim.phase import invocation
 from tests.support.layers import ID, Layers, analyzed_toml
@@ -226,9 +226,9 @@ def test_a_directory_that_is_swapped_for_a_link_leads_root_nowhere(
     target.chmod(0o755)
     swapped = owned.path / "swapped"
     act: dict[str, Callable[[], None]] = {
-        "report": lambda: files.write(str(swapped / "f"), b"x", USER_1000),
+        "report": lambda: replacing.write(str(swapped / "f"), b"x", USER_1000),
         "note": lambda: note.leave(str(swapped / "f"), True, USER_1000),
-        "snapshot": lambda: files.remove(str(swapped / "f"), USER_1000),
+        "snapshot": lambda: replacing.remove(str(swapped / "f"), USER_1000),
     }
     if what == "snapshot":
         (target / "f").write_text("precious")
@@ -273,9 +273,9 @@ def test_a_report_can_go_to_a_pipe_and_below_root_s_own_links(
 
 def test_a_second_report_that_is_shorter_is_whole_and_keeps_the_mode(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "r.json"
-    files.write(str(path), b"longer")
+    replacing.write(str(path), b"longer")
     path.chmod(0o600)
-    files.write(str(path), b"short")
+    replacing.write(str(path), b"short")
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"short", 0o600)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shim.errors import BrokenFile, EditRefused, MissingFile
-from shim.layers import analyzed, files, group, note, toml
+from shim.layers import analyzed, files, group, note, replacing, toml
 from tests.support.fuzz import SCALE, edited_as
 from tests.support.layers import EXTENSION, GROUP, ID, analyzed_toml
 
@@ -337,9 +337,9 @@ def test_overwriting_keeps_the_inode_and_cuts_the_rest_off(tmp_path: pathlib.Pat
     path = tmp_path / "f"
     path.write_bytes(b"a long old content\n")
     inode = path.stat().st_ino
-    files.overwrite(str(path), b"a long old content\n", b"new\n")
+    replacing.overwrite(str(path), b"a long old content\n", b"new\n")
     assert (path.read_bytes(), path.stat().st_ino) == (b"new\n", inode)
-    files.overwrite(str(path), b"new\n", b"longer again\n")
+    replacing.overwrite(str(path), b"new\n", b"longer again\n")
     assert path.read_bytes() == b"longer again\n"
 
 
@@ -348,7 +348,7 @@ def test_a_file_with_two_names_is_not_overwritten(tmp_path: pathlib.Path) -> Non
     path.write_bytes(b"old")
     os.link(path, tmp_path / "other")
     with pytest.raises(OSError, match="Too many links"):
-        files.overwrite(str(path), b"old", b"new")
+        replacing.overwrite(str(path), b"old", b"new")
     assert path.read_bytes() == b"old"
 
 
@@ -360,16 +360,16 @@ def test_what_a_killed_process_left_is_swept(tmp_path: pathlib.Path) -> None:
     living = tmp_path / ".f.3.analyzed-shim"
     with living.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        files.replace(str(path), b"new", 0o600)
+        replacing.replace(str(path), b"new", 0o600)
         assert sorted(os.listdir(tmp_path)) == [living.name, "f"]
-    files.replace(str(path), b"newer", 0o600)
+    replacing.replace(str(path), b"newer", 0o600)
     assert os.listdir(tmp_path) == ["f"]
 
 
 def test_a_replacement_that_fails_leaves_nothing(tmp_path: pathlib.Path) -> None:
     (tmp_path / "f").mkdir()
     with pytest.raises(OSError, match="directory"):
-        files.replace(str(tmp_path / "f"), b"new", 0o600)
+        replacing.replace(str(tmp_path / "f"), b"new", 0o600)
     assert os.listdir(tmp_path) == ["f"]
 
 
@@ -497,17 +497,17 @@ def test_a_living_shim_s_temporary_file_is_not_swept(tmp_path: pathlib.Path) -> 
     """One shim is stopped before its file takes the other's place; another replaces a file beside it meanwhile."""
     code = (
         "import os, sys\n"
-        "from shim.layers import files\n"
+        "from shim.layers import replacing\n"
         "replace = os.replace\n"
         "def wait(*names, **directories):\n"
         "    print('up', flush=True); sys.stdin.readline(); replace(*names, **directories)\n"
         "os.replace = wait\n"
-        f"files.replace({str(tmp_path / 'f')!r}, b'first', 0o600)\n"
+        f"replacing.replace({str(tmp_path / 'f')!r}, b'first', 0o600)\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:  # type: ignore[call-overload]
         assert other.stdout.readline() == "up\n"
-        files.replace(str(tmp_path / "g"), b"second", 0o600)
+        replacing.replace(str(tmp_path / "g"), b"second", 0o600)
         assert len(os.listdir(tmp_path)) == 2
         other.communicate("go\n")
     assert other.returncode == 0

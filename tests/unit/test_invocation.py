@@ -6,6 +6,7 @@ import pytest
 
 from shim.errors import WrongUse
 from shim.phase import invocation, settings
+from shim.phase.handover import with_group
 from shim.phase.invocation import Invocation
 from shim.policy.facts import kind_of
 from shim.record import Record, boolean
@@ -50,7 +51,7 @@ def test_the_base_name_says_which_phase_it_is(program: str, phase: str, named: b
 def test_the_lifecycle_by_its_own_name_has_subcommands(subcommand: str, phase: str) -> None:
     call = read("/cnb/lifecycle/lifecycle", subcommand, "-layers", "/l")
     assert (call.phase, call.layers) == (phase, "/l")
-    assert call.with_group("/g")[:3] == ("/cnb/lifecycle/lifecycle", subcommand, "-group=/g")
+    assert with_group(call, "/g")[:3] == ("/cnb/lifecycle/lifecycle", subcommand, "-group=/g")
     behind = read("env", "A=b", "lifecycle", subcommand, "-layers", "/l")
     assert (behind.phase, behind.layers, behind.launched) == (phase, "/l", True)
 
@@ -103,7 +104,7 @@ def test_a_launcher_stands_before_the_phase_and_stays_as_it_is(launcher: tuple[s
     assert (call.phase, call.named, call.launched, call.program) == (phase, True, True, launcher[0])
     assert call.flags == {"daemon": "true", "layers": "/l"}
     assert call.argv == arguments
-    assert call.with_group("/g") == (*launcher, program, "-group=/g", "-daemon", "-layers", "/l", "app")
+    assert with_group(call, "/g") == (*launcher, program, "-group=/g", "-daemon", "-layers", "/l", "app")
 
 
 def test_without_a_program_that_can_be_run_the_first_name_of_a_phase_counts() -> None:
@@ -154,7 +155,7 @@ def test_a_drop_in_s_arguments_are_all_the_phase_s() -> None:
     call = invocation.drop_in("/x/restorer.real", ("/x/restorer", "restorer", "-layers", "/l"), {})
     assert (call.phase, call.named, call.launched, call.program) == ("restorer", True, False, "/x/restorer.real")
     assert (call.flags, call.layers) == ({}, "/layers")
-    assert call.with_group("/g") == ("/x/restorer", "-group=/g", "restorer", "-layers", "/l")
+    assert with_group(call, "/g") == ("/x/restorer", "-group=/g", "restorer", "-layers", "/l")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_flags_are_go_s(arguments: tuple[str, ...], flags: dict[str, str]) -> No
 def test_another_group_comes_first_and_replaces_the_one_that_is_there(
     before: tuple[str, ...], after: tuple[str, ...]
 ) -> None:
-    assert read("restorer", *before).with_group("/n") == ("restorer", *after)
+    assert with_group(read("restorer", *before), "/n") == ("restorer", *after)
 
 
 def test_paths_are_the_flag_s_else_the_variable_s_else_the_default() -> None:
