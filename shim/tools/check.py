@@ -205,7 +205,7 @@ class _Findings:
         state, for_daemon, name = self._seen.facts.daemon, self._seen.facts.build == "daemon", self._seen.name
         severity: Severity = "warning" if for_daemon else "note"
         address = self._session.address
-        matter = self._seen.detail if state == "silent" else address.detail
+        matter = address.detail or self._seen.detail
         if state == "absent":
             self._find(severity, matter, "mount the socket, or the reference stays the name")
         elif state == "denied":

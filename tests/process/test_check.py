@@ -32,6 +32,8 @@ def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
     assert lines.code == 0
     assert f" [{told['outcome']}]\n" in lines.out
     for finding in told["findings"]:
+        assert finding["what"]
+        assert finding["do"]
         assert f"{finding['severity']}: {finding['what']}" in lines.out
         assert f"\n  {finding['do']}" in lines.out
     return told
@@ -39,6 +41,12 @@ def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
 
 def whats(told: dict[str, Any]) -> str:
     return "\n".join(finding["what"] for finding in told["findings"])
+
+
+def severity(told: dict[str, Any], what: str) -> str:
+    """How bad the one finding is that says this."""
+    (found,) = [finding["severity"] for finding in told["findings"] if what in finding["what"]]
+    return str(found)
 
 
 def test_nothing_is_changed_and_nothing_pulled(shim: Shim, layers: Layers, parts: Parts) -> None:
@@ -176,36 +184,47 @@ def test_every_scenario_is_reached() -> None:
 
 
 def test_what_is_wrong_with_the_files(shim: Shim, layers: Layers) -> None:
-    assert f"{layers.group} not found" in whats(check(shim))
+    assert severity(check(shim), f"{layers.group} not found") == "warning"
     layers.write("r:1", "r:1")
     layers.toml.write_text("[")
-    assert f"{layers.toml} is not valid TOML" in whats(check(shim))
+    assert severity(check(shim), f"{layers.toml} is not valid TOML") == "error"
     layers.toml.write_text("")
-    assert "has no [run-image]" in whats(check(shim))
+    assert severity(check(shim), "has no [run-image]") == "error"
     layers.write("r:1", "r:1")
     layers.note.write_text("banana")
-    assert str(layers.note) in whats(check(shim))
-    assert "CNB_PLATFORM_API is not set" in whats(check(shim, CNB_PLATFORM_API=""))
-    assert "-build-image" in whats(check(shim, CNB_BUILD_IMAGE="b:1"))
+    assert severity(check(shim), str(layers.note)) == "warning"
+    assert severity(check(shim, CNB_PLATFORM_API=""), "CNB_PLATFORM_API is not set") == "warning"
+    assert severity(check(shim, CNB_BUILD_IMAGE="b:1"), "-build-image") == "note"
 
 
 def test_what_is_wrong_with_the_daemon(
     shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path
 ) -> None:
     layers.write("r:1", "r:1")
-    told = check(shim, "--daemon", CNB_USE_DAEMON="true")
-    assert "not found" in whats(told)
-    assert "CNB_USE_DAEMON is set, but no daemon can be used" in whats(told)
     (tmp_path / "file").write_text("")
-    assert "is not a socket" in whats(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"))
-    for options, severity, what in (
+    given: tuple[tuple[tuple[str, ...], str], ...] = (
+        (("--daemon",), "warning"),
+        ((), "note"),
+        (("--no-daemon",), "note"),
+    )
+    for options, of_build in given:
+        told = check(shim, *options, CNB_USE_DAEMON="true" if "--daemon" in options else "")
+        assert severity(told, "no-such.sock not found") == of_build
+        not_one = check(shim, *options, DOCKER_HOST=f"unix://{tmp_path}/file")
+        assert severity(not_one, "is not a socket") == of_build
+    layers.write("r:1", "r:1", extensions=False)  # nothing to do, so the shim itself wouldn't look at the daemon
+    assert severity(check(shim, DOCKER_HOST=f"unix://{tmp_path}/file"), "is not a socket") == "note"
+    layers.write("r:1", "r:1")
+    told = check(shim, "--daemon", CNB_USE_DAEMON="true")
+    assert severity(told, "CNB_USE_DAEMON is set, but no daemon can be used") == "warning"
+    for options, how_bad, what in (
         (("--daemon",), "warning", "r:1 is not in the daemon; it would be pulled"),
         (("--pull-policy", "never"), "error", "r:1 is not in the daemon"),
         ((), "note", "r:1 is not in the daemon"),
     ):
         told = check(shim, *options, DOCKER_HOST=engine.url)
         assert told["findings"][0] == {
-            "severity": severity,
+            "severity": how_bad,
             "what": what,
             "do": f"docker pull --platform {own_platform()} r:1",
         }
@@ -242,11 +261,11 @@ def test_what_is_wrong_with_the_installation(shim: Shim, layers: Layers, tmp_pat
     layers.write("r:1", "r:1")
     (tmp_path / "restorer.real").symlink_to("lifecycle")
     told = check(shim, "--lifecycle", str(tmp_path))
-    assert "drop-ins for restorer, but not for analyzer, exporter" in whats(told)
+    assert severity(told, "drop-ins for restorer, but not for analyzer, exporter") == "warning"
     assert told["wrapped"] == ["restorer"]
-    assert "takes -daemon" in whats(check(shim, "--platform-api", "0.12"))
+    assert severity(check(shim, "--platform-api", "0.12"), "takes -daemon") == "note"
     program(tmp_path / "restorer.real", "#!/bin/sh\necho 0.16.0\n")
-    assert "up to 0.16" in whats(check(shim, "--lifecycle", str(tmp_path)))
+    assert severity(check(shim, "--lifecycle", str(tmp_path)), "up to 0.16") == "note"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs a socket of another user, so root")
@@ -267,15 +286,16 @@ def test_real_parts(shim: Shim, layers: Layers, real_parts: tuple[real.Engine, r
         store = "with the containerd image store, an image's ID is its index digest"
         assert whats(told) == (store if engine.kind == "containerd" else "")
         registry.push("run/check:1.0", images.multi("moved"))
-        assert f"the registry has another image under {name}" in whats(check(shim, "--registry", **environ))
+        told = check(shim, "--registry", **environ)
+        assert severity(told, f"the registry has another image under {name}") == "warning"
         local = f"{registry.host}/run/local:1.0"
         engine.tag(name, local)
         layers.write(local, local)
-        assert f"the registry does not have {local}" in whats(check(shim, "--registry", **environ))
+        assert severity(check(shim, "--registry", **environ), f"the registry does not have {local}") == "note"
         foreign = "arm64" if ARCHITECTURE == "amd64" else "amd64"
         other = registry.push("run/foreign:1.0", images.single("foreign", foreign))
         engine.pull(other)
         layers.write(other, other)
-        assert f"{other} is for linux/{foreign}" in whats(check(shim, **environ))
+        assert severity(check(shim, **environ), f"{other} is for linux/{foreign}") == "error"
     finally:
         engine.forget(registry.host)
