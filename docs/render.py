@@ -188,6 +188,7 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("these pages: links, words, the rendered parts, the site", "system/test_docs.py"),
     ("every shell block of every page, word by word", "system/test_pages.py"),
     ("whole builds with real phases on three engines, where `LIFECYCLE_DIR` is set", "system/test_lifecycle.py"),
+    ("whom a real phase asks and whom the shim, in random environments, where it is set", "system/test_whom.py"),
 )
 
 
