@@ -101,6 +101,7 @@ def told(check: Any, name: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.engines("podman")  # what differs by engine is held by the tests of builder
 @pytest.mark.parametrize("case", CASES)
 def test_who_is_affected(real_parts: tuple[real.Engine, real.Registry], check: Any, case: str) -> None:
     engine, registry = real_parts
@@ -139,6 +140,7 @@ def test_a_derived_image_has_the_shim(
     assert f"drop-ins:       analyzer, restorer, exporter (analyzed-shim {package.__version__})\n" in lines
 
 
+@pytest.mark.engines("podman")
 @pytest.mark.parametrize(
     ("labels", "more", "code", "message"),
     [
