@@ -179,6 +179,7 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("any document and any arguments, by fuzzing", "process/test_properties.py"),
     ("a phase's flags and environment", "unit/test_invocation.py"),
     ("the CI step", "process/test_fix.py"),
+    ("making a bundle, and its cache", "process/test_bundle.py"),
     ("`builder`: the layer it writes, architectures, hostile archives", "system/test_derive.py"),
     ("`check --image`", "system/test_check_image.py"),
     ("adopting it: the wheel, the container image, a Dockerfile's stage, the action", "system/test_packaging.py"),

@@ -135,7 +135,10 @@ class Engine:
         for image in self.client.images():
             for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
                 if name.startswith(prefix) and self.id_of(name):
-                    self.client.remove_image(name)
+                    try:
+                        self.client.remove_image(name)
+                    except docker.errors.APIError:  # Podman doesn't remove by every digest that it finds
+                        self.client.remove_image(image["Id"], force=True)
 
 
 @contextlib.contextmanager

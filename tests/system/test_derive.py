@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -178,6 +179,62 @@ def test_layers_lie_over_each_other(tmp_path: pathlib.Path) -> None:
 def test_what_leads_elsewhere_is_refused(tmp_path: pathlib.Path, bad: Any) -> None:
     with pytest.raises(archive.BadImage):
         archive.tree(saved(tmp_path, [member(*ETC), *lifecycle(), bad]), "cnb/lifecycle")
+
+
+def repacked(one: archive.Saved, change: Any) -> archive.Saved:
+    """An image's archive with its members changed."""
+    with tarfile.open(one.path) as old:
+        members = {part.name: (part, (old.extractfile(part) or io.BytesIO()).read()) for part in old}
+    one.path.write_bytes(packed([member(*pair) if isinstance(pair[0], str) else pair for pair in change(members)]))
+    return archive.read(one.path)
+
+
+def test_a_layer_may_be_compressed_or_a_link_to_another(tmp_path: pathlib.Path) -> None:
+    plain = saved(tmp_path, lifecycle(), lifecycle())
+
+    def change(members: dict[str, Any]) -> list[Any]:
+        first = members.pop("0/layer.tar")[1]
+        del members["1/layer.tar"]
+        links = [member("0/layer.tar", gzip.compress(first)), member("1/layer.tar", link="../0/layer.tar")]
+        return [*members.values(), *links]
+
+    found = archive.tree(repacked(plain, change), "cnb/lifecycle")
+    assert sorted(found) == sorted(["", "lifecycle", "launcher", "detector", *WRAPPED])
+    out = io.BytesIO()
+    archive.write(archive.read(plain.path), out, b"layer", replace=False, tag="t:1", environment={})
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as written:
+        assert [one.size > 0 for one in written] == [True] * 5
+
+    def linked(members: dict[str, Any]) -> list[Any]:
+        del members["1/layer.tar"]
+        return [*members.values(), member("1/layer.tar", kind=tarfile.LNKTYPE, link="0/layer.tar")]
+
+    assert archive.tree(repacked(saved(tmp_path, lifecycle(), lifecycle()), linked), "cnb/lifecycle")
+
+    def lost(members: dict[str, Any]) -> list[Any]:
+        del members["1/layer.tar"]
+        return [*members.values(), member("1/layer.tar", link="1/layer.tar")]
+
+    with pytest.raises(archive.BadImage, match="not a whole image"):
+        archive.tree(repacked(saved(tmp_path, lifecycle(), lifecycle()), lost), "cnb/lifecycle")
+
+
+def test_a_layer_that_can_t_be_unpacked_and_one_that_is_lost_are_named(tmp_path: pathlib.Path) -> None:
+    def zstd(members: dict[str, Any]) -> list[Any]:
+        members["0/layer.tar"] = member("0/layer.tar", b"\x28\xb5\x2f\xfd" + bytes(100))
+        return [*members.values()]
+
+    with pytest.raises(archive.BadImage, match="compressed with zstd"):
+        archive.tree(repacked(saved(tmp_path, lifecycle()), zstd), "cnb/lifecycle")
+
+    def lost(members: dict[str, Any]) -> list[Any]:
+        del members["0/layer.tar"]
+        return [*members.values()]
+
+    with pytest.raises(archive.BadImage, match=f"the image for linux/{ARCHITECTURE} lacks layers"):
+        repacked(saved(tmp_path, lifecycle()), lost)
+    with pytest.raises(archive.BadImage, match=f"is for linux/{ARCHITECTURE}, not for linux/{OTHER}"):
+        archive.read(saved(tmp_path, lifecycle()).path, f"linux/{OTHER}")
 
 
 @pytest.mark.parametrize("part", [0, 1, 600, 5000])
