@@ -90,6 +90,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("real_engine", kinds, indirect=True, scope="session")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Have a case's name say its words and variables, and not where in a list it stands."""
+    if isinstance(val, dict):
+        words = [f"{name}={value}" for name, value in val.items()]
+    elif isinstance(val, (tuple, list)):
+        words = [str(word) for word in val]
+    elif isinstance(val, bytes):
+        words = [repr(val)[2:-1]]
+    else:
+        return None
+    name = " ".join(words)
+    return (name if len(name) <= 60 else f"{name[:59]}…") or "none"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Have all tests of an engine run in one process under `-n 2`: each process would start an engine of its own."""
