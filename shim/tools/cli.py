@@ -77,6 +77,10 @@ _Analyzed = Annotated[
 _Group = Annotated[
     str | None, typer.Option("--group", envvar="CNB_GROUP_PATH", help="group.toml; else in the layers directory.")
 ]
+_DockerHost = Annotated[
+    str | None,
+    typer.Option("--docker-host", envvar="DOCKER_HOST", help="The daemon; else the one that the docker CLI would use."),
+]
 _Bundle = Annotated[
     str | None,
     typer.Option("--bundle", envvar="ANALYZED_SHIM_BUNDLE", help="A bundle; else one is made and kept in your cache."),
@@ -161,7 +165,7 @@ def repair(
     ] = None,
     strict: _Strict = None,
 ) -> None:
-    """Put run-image.reference right, between a restorer that couldn't be wrapped and the export.
+    """Repair run-image.reference, between a restorer that couldn't be wrapped and the export.
 
     Refuses a build that is known to be for a registry, and one of which nothing is known. It never
     pulls. A script that can change its export line doesn't need it:
@@ -272,7 +276,7 @@ def install(
         str | None, typer.Option("--at", help="Where the directory will be when the phases run; else where it is.")
     ] = None,
 ) -> None:
-    """Put the shim in the place of the three phases, with all that it needs inside that directory."""
+    """Install the drop-ins into a lifecycle directory, with all that they need inside it."""
     from shim.tools import install as bundling
 
     bundling.install(directory, bundle or _own_bundle(), at)
@@ -282,7 +286,7 @@ def install(
 def uninstall(
     directory: Annotated[str, typer.Argument(help="A lifecycle directory.", show_default=False)],
 ) -> None:
-    """Put the real phases back; the directory is as it was before."""
+    """Remove the drop-ins; the directory is as it was before."""
     from shim.tools import install as bundling
 
     bundling.uninstall(directory)
@@ -303,7 +307,7 @@ def builder(
         str | None, typer.Option("--platform", help="Of an image index, such as linux/arm64; else the bundle's.")
     ] = None,
     only_print: Annotated[bool, typer.Option("--print", help="Show what would be done, and do nothing.")] = False,
-    docker_host: _Host = None,
+    docker_host: _DockerHost = None,
     timeout: _Timeout = None,
 ) -> None:
     """Copy a builder or lifecycle image and install the shim in it."""
@@ -331,7 +335,7 @@ def builder(
 def demo(
     docker: Annotated[bool, typer.Option("--docker", help="Use your own daemon, and clean up afterwards.")] = False,
 ) -> None:
-    """Play what goes wrong and what the shim does about it, on a machine that has nothing but Python."""
+    """Show what fails and what the shim does about it, on a machine that has nothing but Python."""
     try:
         from shim.demo import story
     except ModuleNotFoundError:
