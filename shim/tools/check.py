@@ -206,12 +206,14 @@ class _Findings:
         severity: Severity = "warning" if for_daemon else "note"
         address = self._session.address
         matter = address.detail or self._seen.detail
-        if state == "absent":
-            self._find(severity, matter, "mount the socket, or the reference stays the name")
-        elif state == "denied":
-            self._find(severity, matter, "give the phase's user permission, or the reference stays the name")
-        elif state == "silent":
-            self._find(severity, matter, "start the daemon, or pass its address with --docker-host")
+        ways_out = {
+            "absent": "mount the socket, or the reference stays the name",
+            "denied": "give the phase's user permission, or the reference stays the name",
+            "silent": "start the daemon, or pass its address with --docker-host",
+        }
+        if state in ways_out:
+            needless = self._seen.facts.build == "registry"
+            self._find(severity, matter, "nothing, in a registry build" if needless else ways_out[state])
         if state in ("absent", "denied", "silent") and self._call.variable("CNB_USE_DAEMON"):
             self._find(
                 "warning", "CNB_USE_DAEMON is set, but no daemon can be used", "mount the daemon's socket, or unset it"

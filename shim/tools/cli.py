@@ -102,10 +102,11 @@ def run(
     strict: _Strict = None,
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARG]...", help="All the phase's own.")] = None,
 ) -> None:
-    """Wrap a phase: run it, or become it, and keep the run image in the daemon.
+    """Run a lifecycle phase and keep its run image reference valid for the daemon.
 
-    The phase's base name says which one it is; anything that is no phase is taken for the
-    restorer. Everything behind it reaches the phase as it stands, and its exit code is ours.
+    The phase is the first argument whose base name is that of a phase; a launcher may stand before
+    it. Without such a name the first argument is taken for the restorer. All arguments reach the
+    phase as they are, and its exit status is the command's.
 
     Example: analyzed-shim run -- /cnb/lifecycle/restorer -layers /layers
     """

@@ -210,6 +210,7 @@ def test_what_is_wrong_with_the_daemon(
     for options, of_build in given:
         told = check(shim, *options, CNB_USE_DAEMON="true" if "--daemon" in options else "")
         assert severity(told, "no-such.sock not found") == of_build
+        assert ("nothing, in a registry build" in [one["do"] for one in told["findings"]]) == ("--no-daemon" in options)
         not_one = check(shim, *options, DOCKER_HOST=f"unix://{tmp_path}/file")
         assert severity(not_one, "is not a socket") == of_build
     layers.write("r:1", "r:1", extensions=False)  # nothing to do, so the shim itself wouldn't look at the daemon
