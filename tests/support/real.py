@@ -137,8 +137,9 @@ class Engine:
                 if name.startswith(prefix) and self.id_of(name):
                     try:
                         self.client.remove_image(name)
-                    except docker.errors.APIError:  # Podman doesn't remove by every digest that it finds
-                        self.client.remove_image(image["Id"], force=True)
+                    except docker.errors.APIError:
+                        if "@" not in name:  # Podman doesn't remove by every digest that it finds
+                            raise
 
 
 @contextlib.contextmanager
