@@ -70,12 +70,12 @@ REWRITE = 'dd if="$REWRITTEN" of="$CNB_LAYERS_DIR/analyzed.toml" conv=notrunc bs
 """A restorer's rewrite in place, in one call: what it leaves is never torn by itself."""
 WRITES = (
     *(
-        "after open in shim.layers.files._replace",
-        "after write in shim.layers.files._replace",
-        "after fchown in shim.layers.files._replace",
+        "after open in shim.layers.replacing._replace",
+        "after write in shim.layers.replacing._replace",
+        "after fchown in shim.layers.replacing._replace",
     ),
-    *("after fchmod in shim.layers.files._replace", "before replace in shim.layers.files._replace"),
-    "after replace in shim.layers.files._replace",
+    *("after fchmod in shim.layers.replacing._replace", "before replace in shim.layers.replacing._replace"),
+    "after replace in shim.layers.replacing._replace",
 )
 TO_THE_END_OF_A_PAGE = "#" + "x" * (4096 - 5 - 2 - len(analyzed_toml(NAME, NAME))) + "\n"
 FORBID_MEMFD = (sys.executable, "-m", "tests.support.forbid", "memfd_create")
@@ -85,7 +85,7 @@ WAYS = {
         ("run", "--daemon", "--", "restorer", "-uid", str(USER), "-gid", str(USER)),
         NAME,
         ID,
-        steps=("after seteuid in shim.layers.rights.__enter__", "after replace in shim.layers.files._replace"),
+        steps=("after seteuid in shim.layers.rights.__enter__", "after replace in shim.layers.replacing._replace"),
     ),
     "likely": Way(("run", "--", "restorer"), NAME, ID, (REWRITTEN,), REWRITE, steps=WRITES),
     "the exporter repairs": Way(("run", "--", "exporter", "-daemon", "app"), REWRITTEN, ID, steps=WRITES),
@@ -96,7 +96,7 @@ WAYS = {
         ("run", "--", "analyzer", "-daemon", "app"),
         NAME,
         NAME,
-        steps=("after write in shim.layers.files._replace", "after replace in shim.layers.files._replace"),
+        steps=("after write in shim.layers.replacing._replace", "after replace in shim.layers.replacing._replace"),
     ),
     "a name is filled in": Way(("run", "--no-daemon", "--", "restorer"), "", NAME, steps=WRITES),
     "a restorer that is run again": Way(
@@ -114,7 +114,7 @@ WAYS = {
         ("snapshot",),
         NAME,
         NAME,
-        steps=("after write in shim.layers.files._replace", "after replace in shim.layers.files._replace"),
+        steps=("after write in shim.layers.replacing._replace", "after replace in shim.layers.replacing._replace"),
         keeps="analyzed-shim.snapshot.toml",
     ),
     "fix": Way(("fix", "--daemon"), REWRITTEN, ID, steps=WRITES),
@@ -125,7 +125,7 @@ WAYS = {
         wrapper=FORBID_MEMFD,
         steps=(
             "after posix_spawn in shim.phase.process.run",
-            "after replace in shim.layers.files._replace",
+            "after replace in shim.layers.replacing._replace",
         ),
     ),
     "a mount of its own": Way(
@@ -142,20 +142,20 @@ WAYS = {
             'mount --bind "$OUTSIDE" "$CNB_LAYERS_DIR/analyzed.toml"; exec "$@"',
             "sh",
         ),
-        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files._overwrite"),
+        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
     ),
     "a full disk with room in the file's last page": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         ID,
-        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files._overwrite"),
+        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
         disk=True,
     ),
     "a full disk": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         NAME,
-        steps=("after pwrite in shim.layers.files._write_at", "after ftruncate in shim.layers.files._overwrite"),
+        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
         disk=True,
         extra=TO_THE_END_OF_A_PAGE,
     ),
