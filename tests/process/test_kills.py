@@ -142,20 +142,29 @@ WAYS = {
             'mount --bind "$OUTSIDE" "$CNB_LAYERS_DIR/analyzed.toml"; exec "$@"',
             "sh",
         ),
-        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
+        steps=(
+            "after pwrite in shim.layers.replacing._write_at",
+            "after ftruncate in shim.layers.replacing._overwrite",
+        ),
     ),
     "a full disk with room in the file's last page": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         ID,
-        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
+        steps=(
+            "after pwrite in shim.layers.replacing._write_at",
+            "after ftruncate in shim.layers.replacing._overwrite",
+        ),
         disk=True,
     ),
     "a full disk": Way(
         ("run", "--daemon", "--", "restorer"),
         NAME,
         NAME,
-        steps=("after pwrite in shim.layers.replacing._write_at", "after ftruncate in shim.layers.replacing._overwrite"),
+        steps=(
+            "after pwrite in shim.layers.replacing._write_at",
+            "after ftruncate in shim.layers.replacing._overwrite",
+        ),
         disk=True,
         extra=TO_THE_END_OF_A_PAGE,
     ),

@@ -31,7 +31,7 @@ from tests.support.daemons import Tcp
 from tests.support.ground import CASES, NIGHTLY, SWITCHED, Ground
 from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
 from tests.support.needs import leave_out
-from tests.support.processes import wait_for
+from tests.support.processes import program, wait_for
 from tests.support.shim import SHIM, Ran, Shim
 
 ROOTS = ("distroless", "debian")
@@ -244,6 +244,40 @@ def test_an_installed_bundle_knows_itself(
     bundling.uninstall(str(place))
     with pytest.raises(FileNotFoundError):  # its interpreter's path is that of the other place
         shim.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
+
+
+@pytest.mark.parametrize("api", ["0.11", "0.12"])
+def test_the_image_s_loader_and_python_settings_are_the_phase_s_only(
+    bundle: pathlib.Path, tmp_path: pathlib.Path, layers: Layers, api: str
+) -> None:
+    bare, wrapped = tmp_path / "bare", tmp_path / "wrapped"
+    for place in (bare, wrapped):
+        place.mkdir()
+        for phase in WRAPPED:
+            program(place / phase, "#!/bin/sh\nexec /usr/bin/env\n")
+    bundling.install(str(wrapped), str(bundle))
+    (tmp_path / "os.py").write_text("raise SystemExit('led astray')\n")
+    layers.write(ID, None)  # no switch: the phase is execed with another group
+    environ = {
+        "PATH": os.environ["PATH"],
+        "CNB_PLATFORM_API": api,
+        "CNB_LAYERS_DIR": str(layers.path),
+        "LD_PRELOAD": "/no/such.so",
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "LD_AUDIT": "",
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONHOME": str(tmp_path),
+        "LC_ALL": "C",
+    }
+    ends = [
+        subprocess.run([place / "restorer"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+        for place in (bare, wrapped)
+    ]
+    assert [end.returncode for end in ends] == [0, 0], ends
+    assert sorted(ends[0].stdout.splitlines()) == sorted(ends[1].stdout.splitlines())
+    own = [line for line in ends[1].stderr.splitlines() if not line.startswith("ERROR: ld.so")]  # those of its env
+    assert len(own) == (1 if api == "0.11" else 0)
+    assert ends[0].stderr.splitlines() == [line for line in ends[1].stderr.splitlines() if line not in own]
 
 
 def test_a_daemon_is_asked_by_tls(
