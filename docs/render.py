@@ -149,7 +149,7 @@ TRIED: tuple[tuple[str, str], ...] = (
         "run images by each evidence, on Docker 20.10, Podman 4.3 and Docker 26.1 with the containerd store",
         "system/test_real.py",
     ),
-    ("a thousand runs, sixteen side by side, on a real daemon; what a phase inherits", "system/test_soak.py"),
+    ("hundreds of runs, sixteen side by side, on a real daemon; what a phase inherits", "system/test_soak.py"),
     ("containers as root, as a user and as process 1, without Python, shell or libc", "system/test_containers.py"),
     (
         "each row of the contract word by word; 1,327,104 combinations of facts; every way on from them",

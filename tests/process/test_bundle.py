@@ -56,21 +56,23 @@ def place(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_the_cache_is_made_once_and_again_if_it_is_damaged(
     shim: Shim, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    cache = tmp_path / "cache"
-    (cache / "analyzed-shim").mkdir(parents=True)
-    for damage in ("missing", "none", "changed", "added", "no list"):
-        if damage not in ("missing", "none"):
-            (kept,) = (cache / "analyzed-shim").iterdir()
-            if damage == "changed":
-                (kept / "lib" / "ld.so").write_bytes(b"x")
-            elif damage == "added":
-                (kept / "lib" / "more").write_bytes(b"x")
-            else:
-                (kept / inventory.SBOM).write_text(json.dumps({"components": [{}]}))
-        ended = shim.call(*SHIM, "install", str(place), XDG_CACHE_HOME=str(cache))
-        assert (ended.code, "making the bundle" in ended.err) == (0, damage != "none"), ended.err
-        (kept,) = (cache / "analyzed-shim").iterdir()
+    cache = tmp_path / "cache" / "analyzed-shim"
+    for makes in (True, False, True):
+        ended = shim.call(*SHIM, "install", str(place), XDG_CACHE_HOME=str(cache.parent))
+        assert (ended.code, "making the bundle" in ended.err) == (0, makes), ended.err
+        (kept,) = cache.iterdir()
         assert inventory.is_whole(kept)
+        if not makes:
+            (kept / "lib" / "ld.so").write_bytes(b"changed")
+            assert not inventory.is_whole(kept)
+    (kept / "lib" / "more").write_bytes(b"added")
+    assert not inventory.is_whole(kept)
+    (kept / "lib" / "more").unlink()
+    assert inventory.is_whole(kept)
+    (kept / "bin" / "python3").chmod(0o644)
+    assert not inventory.is_whole(kept)
+    (kept / inventory.SBOM).write_text(json.dumps({"components": [{}]}))
+    assert not inventory.is_whole(kept)
 
 
 def test_a_cache_that_is_not_an_absolute_path_is_the_usual_one(shim: Shim, place: pathlib.Path) -> None:

@@ -24,10 +24,8 @@ from tests.support.shim import SCHEMA, SHIM, Shim
 
 
 def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
-    ended = shim.call(*SHIM, "check", "--json", *options, **environ)
-    assert ended.code == 0, ended.err
-    told: dict[str, Any] = json.loads(ended.out)
-    jsonschema.validate(told, SCHEMA)
+    """What is said to a script, after a look at whether a person is told the same."""
+    told = as_json(shim, *options, **environ)
     lines = shim.call(*SHIM, "check", *options, **environ)
     assert lines.code == 0
     assert f" [{told['outcome']}]\n" in lines.out
@@ -36,6 +34,14 @@ def check(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
         assert finding["do"]
         assert f"{finding['severity']}: {finding['what']}" in lines.out
         assert f"\n  {finding['do']}" in lines.out
+    return told
+
+
+def as_json(shim: Shim, *options: str, **environ: str) -> dict[str, Any]:
+    ended = shim.call(*SHIM, "check", "--json", *options, **environ)
+    assert ended.code == 0, ended.err
+    told: dict[str, Any] = json.loads(ended.out)
+    jsonschema.validate(told, SCHEMA)
     return told
 
 
@@ -110,7 +116,7 @@ def test_what_check_foresees_is_what_run_does(shim: Shim, layers: Layers, parts:
             if image == "absent":  # from the daemon: a name of its own each time, as the first run pulls it
                 reference = name = parts.registry.push(f"run/absent{number}-{'-'.join(options)}:1.0", parts.image)
             layers.write(reference, name)
-            told = check(shim, *options, **parts.at)
+            told = as_json(shim, *options, **parts.at)
             ended = shim.run("restorer", options=options, **parts.at)
             assert (told["outcome"], told["row"]) == (ended.outcome, ended.report["row"]), (reference, options)
             if image == "absent":

@@ -285,6 +285,7 @@ def engine(tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path, name: str) -> None:
+    shim.unmeasured()
     way = WAYS[name]
     listing = tmp_path / "steps"
     with closing(Place(tmp_path / "listing", way, engine.url, shim.env)) as place:
@@ -313,6 +314,7 @@ def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Pat
 
 
 def test_killed_at_hundreds_of_random_moments(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path) -> None:
+    shim.unmeasured()
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     lasts = {}

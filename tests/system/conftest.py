@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +24,18 @@ def made() -> dict[str, Image]:
         "multi": images.multi("multi"),
         "newer": images.multi("newer"),
     }
+
+
+@pytest.fixture(scope="session")
+def of_image(real_engine: real.Engine) -> str:
+    """The container image of the shim, made as the install page says."""
+    root = pathlib.Path(__file__).parents[2]
+    line = ".venv/bin/python packaging/image.py analyzed-shim\n"
+    assert line in (root / "docs" / "how-to" / "install.md").read_text()
+    command = [sys.executable, *line.split()[1:], "--docker-host", real_engine.url]
+    made = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return "analyzed-shim"
 
 
 @pytest.fixture

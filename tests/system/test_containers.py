@@ -7,6 +7,7 @@ restorer's part is played by a static binary that says how it was called.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from typing import Any
 
 import docker
@@ -373,16 +375,24 @@ def distroless(lifecycle: pathlib.Path) -> bytes:
     return out.getvalue()
 
 
-def debian(lifecycle: pathlib.Path, directory: pathlib.Path) -> bytes:
-    """A Debian root without Python, and the lifecycle directory."""
+@functools.cache
+def debian_root() -> bytes:
+    """A Debian root without Python."""
     if shutil.which("mmdebstrap") is None:
         leave_out("not installed: mmdebstrap")
-    archive = directory / "debian.tar"
-    command = ["mmdebstrap", "--quiet", "--variant=essential", "bookworm", str(archive)]
-    subprocess.run(command, check=True, capture_output=True)
-    with tarfile.open(archive, "a") as more:
+    with tempfile.TemporaryDirectory() as directory:
+        archive = pathlib.Path(directory) / "debian.tar"
+        command = ["mmdebstrap", "--quiet", "--variant=essential", "bookworm", str(archive)]
+        subprocess.run(command, check=True, capture_output=True)
+        return archive.read_bytes()
+
+
+def debian(lifecycle: pathlib.Path) -> bytes:
+    """A Debian root without Python, and the lifecycle directory."""
+    out = io.BytesIO(debian_root())
+    with tarfile.open(fileobj=out, mode="a") as more:
         more.add(lifecycle, "cnb/lifecycle")
-    return archive.read_bytes()
+    return out.getvalue()
 
 
 @pytest.fixture(params=ROOTS)
@@ -414,7 +424,7 @@ def derive(
     *options: str,
 ) -> None:
     """Make an image of a root of the kind that its name says, and derive one from it by the command."""
-    root = distroless(lifecycle) if "distroless" in image else debian(lifecycle, directory)
+    root = distroless(lifecycle) if "distroless" in image else debian(lifecycle)
     engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000"])
     command = [*SHIM, "builder", f"{image}:bare", "--tag", f"{image}:shim", "--bundle", str(bundle), *options]
     ended = shim.call(*command, DOCKER_HOST=engine.url)

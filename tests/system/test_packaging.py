@@ -103,16 +103,6 @@ def test_a_cache_that_can_t_be_written_is_named(installed: pathlib.Path, tmp_pat
     assert "pass --bundle, or set XDG_CACHE_HOME" in ended.err
 
 
-@pytest.fixture(scope="module")
-def of_image(real_engine: real.Engine) -> str:
-    """The container image of the shim, made by the repository's one command."""
-    name = "analyzed-shim:test"
-    command = [sys.executable, "packaging/image.py", name, "--docker-host", real_engine.url]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    return name
-
-
 def run_container(engine: real.Engine, name: str, *command: str) -> tuple[int, str]:
     socket = engine.url.removeprefix("unix://")
     host = engine.client.create_host_config(binds=[f"{socket}:/var/run/docker.sock"])

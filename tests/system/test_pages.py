@@ -171,16 +171,6 @@ class Place:
 OF_IMAGES = re.compile(r"analyzed-shim builder |--image |docker run")
 
 
-@pytest.fixture(scope="module")
-def of_image(real_engine: real.Engine) -> str:
-    """The container image, made as the install page says."""
-    line = ".venv/bin/python packaging/image.py analyzed-shim\n"
-    assert line in (ROOT / "docs" / "how-to" / "install.md").read_text()
-    command = [sys.executable, *line.split()[1:], "--docker-host", real_engine.url]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return "analyzed-shim"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_the_blocks_of_a_page_run(
     page: pathlib.Path,
