@@ -59,7 +59,7 @@ class ImageChecked(Record):
     """Its version; None if the image doesn't say it."""
     platform_apis: tuple[str, ...]
     extensions: bool | None
-    """Whether it has image extensions; None: a lifecycle image, with which the builder decides."""
+    """Whether it has image extensions; None: a lifecycle image, used with any builder."""
     drop_ins: tuple[str, ...]
     """The phases that have a drop-in."""
     shim: str | None
@@ -110,7 +110,6 @@ def check_image(daemon: Daemon, name: str) -> ImageChecked:
         name=name,
         image_id=image_id,
         platform=saved.platform,
-        metadata=metadata,
         described=_described(labels, metadata, nodes),
         extensions=_has_extensions(labels, metadata),
         nodes=nodes,
@@ -122,7 +121,6 @@ def _judge(
     name: str,
     image_id: str,
     platform: str,
-    metadata: Mapping[str, Any],
     described: tuple[str | None, tuple[Api, ...]],
     extensions: bool | None,
     nodes: Mapping[str, Node],
@@ -133,7 +131,7 @@ def _judge(
         image=name,
         image_id=image_id,
         platform=platform,
-        kind="builder" if metadata else "lifecycle image",
+        kind="lifecycle image" if extensions is None else "builder",
         lifecycle=version,
         platform_apis=tuple(map(_dotted, apis)),
         extensions=extensions,
@@ -150,11 +148,14 @@ def _judge(
         return found.but(reason=f"lifecycle {version} does not rewrite the run image; 0.17 and later do")
     pack = max((api for api in apis if api <= _PACK_KNOWS), default=None)
     by_hand = max((api for api in apis if api in AFFECTED), default=None)
-    takes = (
+    script = ("a script with CNB_PLATFORM_API 0.10 or 0.11", by_hand)
+    takes: tuple[tuple[str, Api | None], ...] = (
         ("pack", pack),
         ("java-buildpack-client, Quarkus", _JAVA_TAKES if _JAVA_TAKES in apis else None),
-        ("a script with CNB_PLATFORM_API 0.10 or 0.11", by_hand),
+        script,
     )
+    if extensions is None:  # pack takes the newest that the builder has too; the others run the builder's lifecycle
+        takes = (("pack, with a builder that has 0.11 at most", by_hand), script)
     whole = set(drop_ins) == set(WRAPPED)
     platforms = tuple(
         Platform(platform=who, takes=_dotted(api) if api else None, affected=not whole and api in AFFECTED)
@@ -208,7 +209,8 @@ def _has_extensions(labels: Mapping[str, str], metadata: Mapping[str, Any]) -> b
     order = labels.get("io.buildpacks.buildpack.order-extensions", "").strip()
     if _list(metadata, "extensions") or order not in ("", "null", "[]"):
         return True
-    return False if metadata else None
+    # A lifecycle image has that label too, with nothing but the lifecycle in it.
+    return False if {"buildpacks", "extensions", "stack"} & set(metadata) else None
 
 
 def _version_of_shim(nodes: Mapping[str, Node]) -> str | None:

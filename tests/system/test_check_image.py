@@ -16,6 +16,7 @@ from tests.support.images import ETC, image, lifecycle, member
 from tests.support.shim import SHIM, Ran, Shim
 
 PACK, JAVA, SCRIPT = "pack", "java-buildpack-client, Quarkus", "a script with CNB_PLATFORM_API 0.10 or 0.11"
+PACK_TOO = "pack, with a builder that has 0.11 at most"
 ALL = ("0.7", "0.8", "0.9", "0.10", "0.11", "0.12")
 
 
@@ -25,14 +26,20 @@ def offers(*apis: str, deprecated: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def builder(version: str, *apis: str, extensions: bool = True, deprecated: tuple[str, ...] = ()) -> dict[str, str]:
     """The labels that pack gives a builder."""
-    parts = [{"id": "standin/ext", "version": "0.1"}] if extensions else []
-    metadata = {"lifecycle": {"version": version, "apis": offers(*apis, deprecated=deprecated)}, "extensions": parts}
+    parts: dict[str, Any] = {"extensions": [{"id": "standin/ext", "version": "0.1"}]} if extensions else {}
+    lifecycle = {"version": version, "apis": offers(*apis, deprecated=deprecated)}
+    metadata = {"buildpacks": [{"id": "standin/bp"}], "stack": {}, "lifecycle": lifecycle, **parts}
     return {"io.buildpacks.builder.metadata": json.dumps(metadata)}
 
 
 def lifecycle_image(version: str, *apis: str) -> dict[str, str]:
     """The labels of a published lifecycle image."""
-    return {"io.buildpacks.lifecycle.version": version, "io.buildpacks.lifecycle.apis": json.dumps(offers(*apis))}
+    legacy = {"lifecycle": {"version": version}, "api": {"buildpack": "0.7", "platform": "0.7"}}
+    return {
+        "io.buildpacks.lifecycle.version": version,
+        "io.buildpacks.lifecycle.apis": json.dumps(offers(*apis)),
+        "io.buildpacks.builder.metadata": json.dumps(legacy),
+    }
 
 
 TOML = '[lifecycle]\nversion = "0.19.0"\n[apis.platform]\ndeprecated = ["0.10"]\nsupported = ["0.11", "0.12"]\n'
@@ -65,14 +72,15 @@ CASES: dict[str, tuple[dict[str, str], list[Any], str | None, tuple[str, ...], t
         "",
     ),
     "lifecycle image": (
-        *(lifecycle_image("0.20.5", *ALL), [], "0.20.5", ("0.12", "0.10", "0.11"), (JAVA, SCRIPT)),
+        *(lifecycle_image("0.20.5", *ALL), [], "0.20.5", ("0.11", "0.11"), (PACK_TOO, SCRIPT)),
         "if the builder has",
     ),
     "lifecycle.toml": (
-        *({}, [member("cnb/lifecycle/lifecycle.toml", TOML.encode())], "0.19.0", ("0.12", "0.10", "0.11")),
-        *((JAVA, SCRIPT), ""),
+        *({}, [member("cnb/lifecycle/lifecycle.toml", TOML.encode())], "0.19.0", ("0.11", "0.11")),
+        *((PACK_TOO, SCRIPT), ""),
     ),
-    "nothing said": ({}, [], None, ("", "", ""), (), "does not say"),
+    "nothing said": ({}, [], None, ("", ""), (), "does not say"),
+    "lifecycle image with 0.12 only": (lifecycle_image("0.21.17", "0.12"), [], "0.21.17", ("", ""), (), "neither"),
     "odd labels": (
         *({"io.buildpacks.builder.metadata": '{"lifecycle":null,"extensions":{}}'}, [], None, (), ()),
         "no image extensions",
@@ -119,6 +127,8 @@ def test_who_is_affected(real_parts: tuple[real.Engine, real.Registry], check: A
     assert values["affected"] == bool(affected)
     assert why in values["reason"]
     assert values["platform"] == f"linux/{ARCHITECTURE}"
+    of_lifecycle = "builder" not in "".join(labels) or "io.buildpacks.lifecycle.version" in labels
+    assert values["kind"] == ("lifecycle image" if of_lifecycle else "builder")
     if affected:
         assert values["do"] == f"analyzed-shim builder {name} --tag NAME"
 
