@@ -132,7 +132,11 @@ def report_page() -> str:
     """Return the page of the report, with the schema's fields behind its mark."""
     schema = json.loads((REFERENCE / "report.schema.json").read_text(encoding="utf-8"))
     lines = []
-    for kind, title in (("report", "of `run`, the phases' places and `fix`"), ("check", "of `check --json`")):
+    for kind, title in (
+        ("report", "of `run`, the drop-ins and `fix`"),
+        ("check", "of `check --json`"),
+        ("image", "of `check --image --json`"),
+    ):
         part = schema["$defs"][kind]
         lines += [f"### {title}", "", "| field | | always |", "|---|---|---|"]
         for name, field in part["properties"].items():

@@ -5,7 +5,7 @@ and the loader and shared libraries of this machine beside them. Why it is made 
 
     bin/python3                     starts lib/python by lib/ld.so (packaging/start.c)
     lib/python, lib/ld.so, lib/*.so*
-    lib/python3XX.zip               the standard library and tomlkit
+    lib/python3XX.zip               the standard library and tomlkit; OpenSSL, compressed (bundled_ssl)
     lib/python3.XX/lib-dynload/     extension modules
     site-packages/shim/
     licenses/, sbom.cdx.json

@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import Any
 
+import jsonschema
 import pytest
 
 import shim as package
@@ -13,7 +14,7 @@ from shim.demo.lifecycle import ARCHITECTURE
 from shim.phase.invocation import WRAPPED
 from tests.support import real
 from tests.support.images import ETC, image, lifecycle, member
-from tests.support.shim import SHIM, Ran, Shim
+from tests.support.shim import SCHEMA, SHIM, Ran, Shim
 
 PACK, JAVA, SCRIPT = "pack", "java-buildpack-client, Quarkus", "a script with CNB_PLATFORM_API 0.10 or 0.11"
 PACK_TOO = "pack, with a builder that has 0.11 at most"
@@ -102,6 +103,7 @@ def told(check: Any, name: str) -> dict[str, Any]:
     ended = check(name, "--json")
     assert ended.code == 0, ended.err
     values: dict[str, Any] = json.loads(ended.out)
+    jsonschema.validate(values, SCHEMA)
     lines = check(name)
     assert (lines.code, lines.err) == (0, "")
     assert f"affected:       {'yes' if values['affected'] else 'no'}: {values['reason']}\n" in lines.out
