@@ -25,4 +25,10 @@ def leave_out_without(*parts: str) -> None:
         leave_out(reason)
 
 
+def package_index() -> dict[str, str]:
+    """Return what a machine needs to reach its package index, and nothing else of this one's environment."""
+    names = ("https_proxy", "no_proxy", "ssl_cert_file", "requests_ca_bundle")
+    return {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.lower() in names}
+
+
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounts, which needs root")

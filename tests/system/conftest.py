@@ -15,6 +15,8 @@ from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
 from tests.support.ground import Ground
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="session")
 def made() -> dict[str, Image]:
@@ -29,13 +31,22 @@ def made() -> dict[str, Image]:
 @pytest.fixture(scope="session")
 def of_image(real_engine: real.Engine) -> str:
     """The container image of the shim, made as the install page says."""
-    root = pathlib.Path(__file__).parents[2]
     line = ".venv/bin/python packaging/image.py analyzed-shim\n"
-    assert line in (root / "docs" / "how-to" / "install.md").read_text()
+    assert line in (ROOT / "docs" / "how-to" / "install.md").read_text()
     command = [sys.executable, *line.split()[1:], "--docker-host", real_engine.url]
-    made = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return "analyzed-shim"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The wheel of this checkout."""
+    directory = tmp_path_factory.mktemp("dist")
+    directory.chmod(0o755)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    return next(directory.glob("*.whl"))
 
 
 @pytest.fixture

@@ -20,37 +20,23 @@ from shim.phase.invocation import WRAPPED
 from shim.tools import archive, elf, install
 from tests.support import real
 from tests.support.images import ETC, image, lifecycle, member
-from tests.support.needs import leave_out
+from tests.support.needs import leave_out, package_index
 from tests.support.shim import Ran, Shim
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENGINES = ("docker",)
-PLAIN = {
-    name: value
-    for name, value in os.environ.items()
-    if name.startswith("PIP_") or name.lower() in ("https_proxy", "no_proxy", "ssl_cert_file")
-}
-"""What a machine needs to reach its package index, and nothing else of this one's environment."""
 
 
 def call(*command: object, cwd: pathlib.Path, **environ: str) -> Ran:
     ended = subprocess.run(
         [str(word) for word in command],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(cwd), **PLAIN, **environ},
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(cwd), **package_index(), **environ},
         cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
     )
     return Ran(ended, cwd / "no-report.json")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    directory = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    return next(directory.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")

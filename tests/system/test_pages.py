@@ -8,7 +8,6 @@ have. What a page marks as needing a forge has its commands run too, those of an
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import shutil
@@ -24,7 +23,7 @@ from shim.phase.invocation import WRAPPED
 from tests.support import real
 from tests.support.images import ETC, image, lifecycle, member
 from tests.support.layers import Layers
-from tests.support.needs import leave_out
+from tests.support.needs import leave_out, package_index
 from tests.support.parts import Parts
 from tests.support.processes import program
 from tests.support.shim import Shim
@@ -76,14 +75,12 @@ def scripts_in(node: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def reader(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The home of a reader who has pipx, and who ran the install page's first block."""
     home = tmp_path_factory.mktemp("reader")
     for parent in (home, home.parent):
         parent.chmod(0o755)
-    wheels = home / "wheels"
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    shutil.copytree(wheel.parent, home / "wheels")
     subprocess.run([sys.executable, "-m", "venv", str(home / "pipx")], check=True)
     subprocess.run([home / "pipx" / "bin" / "pip", "install", "-q", "pipx"], check=True, env=environ_of(home))
     install = next(blocks_of(ROOT / "docs" / "how-to" / "install.md"))
@@ -97,8 +94,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def environ_of(home: pathlib.Path) -> dict[str, str]:
-    names = ("https_proxy", "no_proxy", "ssl_cert_file", "requests_ca_bundle")
-    given = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.lower() in names}
+    given = package_index()
     found = f"{given.get('PIP_FIND_LINKS', '')} {home / 'wheels'}".strip()
     own = {"HOME": str(home), "PIP_FIND_LINKS": found, "USE_EMOJI": "0", "PIPX_DEFAULT_PYTHON": sys.executable}
     return {**given, **own, "PATH": f"{home}/.local/bin:{home}/pipx/bin:/usr/local/bin:/usr/bin:/bin"}
