@@ -16,10 +16,10 @@ import pytest
 
 from shim.demo import layout, servers
 from tests.support import real
+from tests.support.build import SHIM, Build
 from tests.support.layers import Layers
 from tests.support.needs import leave_out_without
 from tests.support.parts import Parts
-from tests.support.shim import SHIM, Shim
 
 # Whoever runs the tests in the background may have these ignored, and the phases would inherit it.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -62,8 +62,8 @@ def layers(tmp_path: pathlib.Path) -> Layers:
 
 
 @pytest.fixture
-def shim(tmp_path: pathlib.Path, lifecycle: pathlib.Path, layers: Layers) -> Shim:
-    return Shim(tmp_path, lifecycle, layers)
+def build(tmp_path: pathlib.Path, lifecycle: pathlib.Path, layers: Layers) -> Build:
+    return Build(tmp_path, lifecycle, layers)
 
 
 @pytest.fixture

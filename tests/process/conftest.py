@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shim.demo import servers
+from tests.support.build import Build
 from tests.support.daemons import PING, Answer, Faulty, Tcp
 from tests.support.layers import ID, Layers
-from tests.support.shim import Shim
 
 
 @pytest.fixture
-def known(shim: Shim, layers: Layers, engine: servers.Engine) -> Shim:
+def known(build: Build, layers: Layers, engine: servers.Engine) -> Build:
     """A shim that will write the ID of the engine's image."""
     layers.write("r:1", "r:1")
     engine.tag("r:1", f"sha256:{ID}")
-    shim.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
-    return shim
+    build.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
+    return build
 
 
 @pytest.fixture

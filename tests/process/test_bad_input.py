@@ -10,11 +10,11 @@ import subprocess
 import pytest
 
 from shim.demo import servers
+from tests.support.build import SHIM, Build
 from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
 from tests.support.mounts import in_mount_namespace
 from tests.support.needs import needs_root
 from tests.support.processes import program
-from tests.support.shim import SHIM, Shim
 
 BAD_TOML = {
     "empty": b"",
@@ -41,12 +41,12 @@ def phase(tmp_path: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize("content", BAD_TOML.values(), ids=BAD_TOML)
 @pytest.mark.parametrize("option", ["--daemon", "--no-daemon", "--strict"])
 def test_an_analyzed_toml_that_is_none(
-    shim: Shim, layers: Layers, phase: pathlib.Path, name: str, content: bytes, option: str
+    build: Build, layers: Layers, phase: pathlib.Path, name: str, content: bytes, option: str
 ) -> None:
     layers.group.write_text(GROUP + EXTENSION)
     layers.toml.write_bytes(content)
-    ended = shim.run(phase / name, "-skip-layers", options=(option,))
-    assert (ended.code, ended.out, ended.outcome) == (23, "called with -skip-layers\n", "passed-through")
+    ended = build.run(phase / name, "-skip-layers", options=(option,))
+    ended.expect(code=23, out="called with -skip-layers\n", outcome="passed-through")
     assert ended.err.count("\n") == 1
     assert str(layers.toml) in ended.err
     assert layers.toml.read_bytes() == content
@@ -56,33 +56,33 @@ def test_an_analyzed_toml_that_is_none(
 @pytest.mark.parametrize(
     "content", [b"[[group-extensions\n", b"\xff\\", b"group-extensions = 1\n", b"group-extensions = [\n"]
 )
-def test_a_group_toml_that_is_none(shim: Shim, layers: Layers, phase: pathlib.Path, content: bytes) -> None:
+def test_a_group_toml_that_is_none(build: Build, layers: Layers, phase: pathlib.Path, content: bytes) -> None:
     layers.write("r:1", "r:1")
     layers.group.write_bytes(content)
-    ended = shim.run(phase / "restorer", "-skip-layers", options=("--daemon",))
-    assert (ended.code, ended.out, ended.outcome) == (23, "called with -skip-layers\n", "passed-through")
+    ended = build.run(phase / "restorer", "-skip-layers", options=("--daemon",))
+    ended.expect(code=23, out="called with -skip-layers\n", outcome="passed-through")
     assert ended.err.count("\n") == 1
     assert str(layers.group) in ended.err
 
 
 @pytest.mark.parametrize("missing", ["analyzed.toml", "group.toml"])
-def test_a_file_that_is_not_there(shim: Shim, layers: Layers, phase: pathlib.Path, missing: str) -> None:
+def test_a_file_that_is_not_there(build: Build, layers: Layers, phase: pathlib.Path, missing: str) -> None:
     layers.write("r:1", "r:1")
     (layers.path / missing).unlink()
-    ended = shim.run(phase / "restorer", options=("--daemon",), CNB_LOG_LEVEL="debug")
-    assert (ended.code, ended.outcome) == (23, "passed-through")
+    ended = build.run(phase / "restorer", options=("--daemon",), CNB_LOG_LEVEL="debug")
+    ended.expect(code=23, outcome="passed-through")
     assert ended.err.count("\n") == 1
     assert f"{layers.path}/{missing}" in ended.err
     assert ended.err.endswith(" [passed-through]\n")
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"daemon = 3\n", b"daemon = [", b"[daemon]\n"])
-def test_a_note_that_is_none(shim: Shim, layers: Layers, engine: servers.Engine, content: bytes) -> None:
+def test_a_note_that_is_none(build: Build, layers: Layers, engine: servers.Engine, content: bytes) -> None:
     layers.write("r:1", "r:1")
     engine.tag("r:1", f"sha256:{ID}")
     layers.note.write_bytes(content)
-    ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=engine.url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID)
+    ended = build.run("restorer", options=("--daemon",), DOCKER_HOST=engine.url)
+    ended.expect(code=0, outcome="prevented", reference=ID)
     first, _ = ended.err.splitlines()
     assert str(layers.note) in first
     assert "remove it" in first or "fix it" in first or "UTF-8" in first
@@ -92,24 +92,24 @@ def test_a_note_that_is_none(shim: Shim, layers: Layers, engine: servers.Engine,
     "reference", ["not a reference!!", "a@sha256:", "http://x/y", "r:1\\u0000", "-rm", "../..", "a b"]
 )
 def test_a_reference_that_is_none(
-    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, reference: str
+    build: Build, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, reference: str
 ) -> None:
     """The phases themselves take it here: no build that they let through fails for it."""
     for name in ("restorer", "exporter"):
-        program(tmp_path / name, "#!/bin/sh\nexit 0\n")
+        build.phase(name)
     for before, command in ((reference, ("restorer",)), (f"{reference}@sha256:{ID}", ("exporter", "-daemon", "app"))):
         layers.write(before, reference)
         content = layers.toml.read_bytes()
-        ended = shim.run(tmp_path / command[0], *command[1:], options=("--daemon",), DOCKER_HOST=engine.url)
-        assert (ended.code, ended.outcome) == (0, "not-in-daemon"), ended.err
+        ended = build.run(tmp_path / command[0], *command[1:], options=("--daemon",), DOCKER_HOST=engine.url)
+        ended.expect(code=0, outcome="not-in-daemon")
         assert reference.partition("\\u")[0] in ended.err
         assert layers.toml.read_bytes() == content
-        ended = shim.run(tmp_path / command[0], *command[1:], options=("--daemon", "--strict"), DOCKER_HOST=engine.url)
+        ended = build.run(tmp_path / command[0], *command[1:], options=("--daemon", "--strict"), DOCKER_HOST=engine.url)
         assert (ended.code, layers.toml.read_bytes()) == (81, content)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
-def test_an_analyzed_toml_that_is_no_file(shim: Shim, layers: Layers, phase: pathlib.Path, kind: str) -> None:
+def test_an_analyzed_toml_that_is_no_file(build: Build, layers: Layers, phase: pathlib.Path, kind: str) -> None:
     layers.group.write_text(GROUP + EXTENSION)
     target = layers.path.parent / "target"
     target.write_text(analyzed_toml("r:1", "r:1"))
@@ -119,38 +119,38 @@ def test_an_analyzed_toml_that_is_no_file(shim: Shim, layers: Layers, phase: pat
         os.mkfifo(layers.toml)
     else:
         layers.toml.mkdir()
-    ended = shim.run(phase / "restorer", options=("--daemon",))
-    assert (ended.code, ended.outcome) == (23, "passed-through")
+    ended = build.run(phase / "restorer", options=("--daemon",))
+    ended.expect(code=23, outcome="passed-through")
     assert str(layers.toml) in ended.err
     assert target.read_text() == analyzed_toml("r:1", "r:1")
 
 
 def test_an_analyzer_whose_layers_directory_is_not_there_has_a_debug_line(
-    shim: Shim, tmp_path: pathlib.Path, phase: pathlib.Path
+    build: Build, tmp_path: pathlib.Path, phase: pathlib.Path
 ) -> None:
     gone = str(tmp_path / "gone")
-    ended = shim.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone)
-    assert (ended.code, ended.err, ended.outcome) == (23, "", "passed-through")
-    ended = shim.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone, CNB_LOG_LEVEL="debug")
+    build.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone).expect(
+        code=23, err="", outcome="passed-through"
+    )
+    ended = build.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone, CNB_LOG_LEVEL="debug")
     assert f"{gone}/analyzed-shim.toml can't be written" in ended.err
 
 
-def test_a_note_s_place_that_is_taken_by_a_directory(shim: Shim, layers: Layers, phase: pathlib.Path) -> None:
+def test_a_note_s_place_that_is_taken_by_a_directory(build: Build, layers: Layers, phase: pathlib.Path) -> None:
     layers.note.mkdir()
-    ended = shim.run(phase / "analyzer", "-daemon", "app")
-    assert (ended.code, ended.err) == (23, "")
+    build.run(phase / "analyzer", "-daemon", "app").expect(code=23, err="")
     assert layers.stray() == set()
 
 
 @needs_root
-def test_a_bind_mounted_file_keeps_its_inode(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_bind_mounted_file_keeps_its_inode(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     outside = tmp_path / "outside.toml"
     outside.write_bytes(layers.toml.read_bytes())
     outside.chmod(0o640)
     os.chown(outside, 1000, 1000)
     inode = outside.stat().st_ino
     ended = in_mount_namespace(
-        f"mount --bind {outside} {layers.toml}", *SHIM, "run", "--", str(known.lifecycle / "restorer"), shim=known
+        f"mount --bind {outside} {layers.toml}", *SHIM, "run", "--", str(known.lifecycle / "restorer"), build=known
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.endswith(" [prevented]\n")
@@ -163,14 +163,14 @@ def test_a_bind_mounted_file_keeps_its_inode(known: Shim, layers: Layers, tmp_pa
 @needs_root
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
 def test_a_read_only_layers_directory(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int
+    known: Build, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int
 ) -> None:
     before = layers.toml.read_bytes()
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    phase = known.phase()
     ended = in_mount_namespace(
         f"mount --bind {layers.path} {layers.path}; mount -o remount,ro,bind {layers.path}",
         *(*SHIM, "run", "--", str(phase)),
-        shim=known,
+        build=known,
         ANALYZED_SHIM_STRICT=strict,
     )
     assert ended.returncode == code, ended.stderr
@@ -183,10 +183,10 @@ def test_a_read_only_layers_directory(
 @needs_root
 @pytest.mark.parametrize("room", [True, False])
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
-def test_a_full_disk(known: Shim, layers: Layers, tmp_path: pathlib.Path, room: bool, strict: str, code: int) -> None:
+def test_a_full_disk(known: Build, layers: Layers, tmp_path: pathlib.Path, room: bool, strict: str, code: int) -> None:
     """On a tmpfs of a few pages that a restorer filled up; what the file's last page has room for is written."""
     said = tmp_path / "said"
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\ncat /dev/zero > {layers.path}/fill 2>{said}\nexit 0\n")
+    phase = known.phase(does=f"cat /dev/zero > {layers.path}/fill 2>{said}", exits=0)
     if not room:
         short = 4096 - 5 - layers.toml.stat().st_size
         layers.toml.write_text(f"#{'x' * (short - 2)}\n{layers.toml.read_text()}")
@@ -196,7 +196,7 @@ def test_a_full_disk(known: Shim, layers: Layers, tmp_path: pathlib.Path, room: 
         f"cp {tmp_path}/kept/* {layers.path}/",
         *("sh", "-c", '"$@"; code=$?; cat "$CNB_LAYERS_DIR/analyzed.toml"; exit $code', "sh"),
         *(*SHIM, "run", "--", str(phase)),
-        shim=known,
+        build=known,
         ANALYZED_SHIM_STRICT=strict,
     )
     assert "No space left" in said.read_text()
@@ -214,10 +214,10 @@ def test_a_full_disk(known: Shim, layers: Layers, tmp_path: pathlib.Path, room: 
 @pytest.mark.parametrize("mode", [0o644, 0o444], ids=["file writable", "file not writable"])
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
 def test_a_directory_that_is_not_writable(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path, mode: int, strict: str, code: int
+    known: Build, layers: Layers, tmp_path: pathlib.Path, mode: int, strict: str, code: int
 ) -> None:
     """For the user that the restorer drops to: the file itself is written where that may be."""
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    phase = known.phase()
     for path in (layers.toml, layers.group, layers.path):
         os.chown(path, 1000, 1000)
     layers.toml.chmod(mode)
@@ -228,7 +228,7 @@ def test_a_directory_that_is_not_writable(
     ended = known.run(phase, "-uid", "1000", "-gid", "1000", ANALYZED_SHIM_STRICT=strict)
     after = layers.toml.read_text()
     if mode == 0o644:
-        assert (ended.code, ended.outcome) == (0, "prevented"), ended.err
+        ended.expect(code=0, outcome="prevented")
         assert after == before.replace('reference = "r:1"', f'reference = "{ID}"')
     else:
         assert (ended.code, ended.outcome, after) == (code, "unrepaired", before), ended.err
@@ -241,7 +241,7 @@ def test_a_directory_that_is_not_writable(
 @needs_root
 @pytest.mark.parametrize("option", ["", "--no-daemon"])
 def test_without_proc_the_note_stands_in_for_the_memory_file(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path, option: str
+    known: Build, layers: Layers, tmp_path: pathlib.Path, option: str
 ) -> None:
     """For a binary, too; `echo` is one, and says what it is called with."""
     if option:
@@ -250,7 +250,7 @@ def test_without_proc_the_note_stands_in_for_the_memory_file(
     ended = in_mount_namespace(
         "mount -t tmpfs none /proc",
         *(*SHIM, "run", *([option] if option else []), "--", str(phase), "-skip-layers"),
-        shim=known,
+        build=known,
     )
     assert (ended.returncode, ended.stdout) == (0, f"-group={layers.note} -skip-layers\n"), ended.stderr
     assert layers.note.read_text().endswith(f"{GROUP}\n")
@@ -259,32 +259,30 @@ def test_without_proc_the_note_stands_in_for_the_memory_file(
 
 @needs_root
 def test_where_no_copy_can_be_had_either_the_restorer_runs_as_called(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path
+    known: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
     known.unmeasured()
-    phase = program(tmp_path / "restorer", '#!/bin/sh\necho "called with $*"\nexit 5\n')
+    phase = known.phase(does='echo "called with $*"', exits=5)
     ended = in_mount_namespace(
         f"mount -t tmpfs none /proc; for d in /tmp /var/tmp /usr/tmp {os.getcwd()}; do [ -d $d ] || continue;"
         "mount --rbind $d $d; mount -o remount,ro,bind $d; done",
         *(*SHIM, "run", "--", str(phase), "-skip-layers"),
-        shim=known,
+        build=known,
     )
     assert (ended.returncode, ended.stdout) == (5, "called with -skip-layers\n"), ended.stderr
     assert "the registry lookup can't be prevented" in ended.stderr
 
 
-def test_a_restorer_that_leaves_rubbish_is_told_of(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho '[' > {layers.toml}\n")
-    ended = known.run(phase)
-    assert (ended.code, ended.outcome) == (0, "unrepaired")
+def test_a_restorer_that_leaves_rubbish_is_told_of(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
+    phase = known.phase(does=f"echo '[' > {layers.toml}")
+    known.run(phase).expect(code=0, outcome="unrepaired")
     assert layers.toml.read_text() == "[\n"
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\nrm {layers.toml}\nexit 3\n")
+    phase = known.phase(does=f"rm {layers.toml}", exits=3)
     layers.write("r:1", "r:1")
-    ended = known.run(phase, options=("--strict",))
-    assert (ended.code, ended.outcome) == (3, "unrepaired")
+    known.run(phase, options=("--strict",)).expect(code=3, outcome="unrepaired")
 
 
-def test_a_closed_stderr_or_stdout_changes_nothing(known: Shim, layers: Layers) -> None:
+def test_a_closed_stderr_or_stdout_changes_nothing(known: Build, layers: Layers) -> None:
     for redirect in ("2>&-", ">&-", "2>&- >&- <&-", "2>/dev/full"):
         layers.write("r:1", "r:1")
         command = f'"$@" {redirect}'
@@ -293,7 +291,7 @@ def test_a_closed_stderr_or_stdout_changes_nothing(known: Shim, layers: Layers) 
         assert layers.reference == ID, redirect
 
 
-def test_a_pipe_that_breaks_under_stderr_changes_nothing(known: Shim, layers: Layers) -> None:
+def test_a_pipe_that_breaks_under_stderr_changes_nothing(known: Build, layers: Layers) -> None:
     command = ["sh", "-c", '{ "$@"; echo $? > "$CNB_LAYERS_DIR/../code"; } 2>&1 | true', "sh"]
     command += [*SHIM, "run", "--", str(known.lifecycle / "restorer")]
     subprocess.run(command, env=known.env, check=True, timeout=60)
@@ -303,24 +301,24 @@ def test_a_pipe_that_breaks_under_stderr_changes_nothing(known: Shim, layers: La
 
 @pytest.mark.parametrize("package", ["http", "tomlkit"])
 def test_a_fault_of_the_shim_itself_fails_no_build(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path, package: str
+    known: Build, layers: Layers, tmp_path: pathlib.Path, package: str
 ) -> None:
     """An installation that is broken: the package is there and can't be imported."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / f"{package}.py").write_text("raise RuntimeError('broken')\n")
-    phase = program(tmp_path / "restorer", "#!/bin/sh\necho ran\n")
+    phase = known.phase(does="echo ran")
 
     def as_a_person_writes_it() -> None:  # what the lifecycle writes is edited without tomlkit
         layers.toml.write_text(layers.toml.read_text().replace('"', "'"))
 
     as_a_person_writes_it()
     ended = known.run(phase, PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
-    assert (ended.code, ended.out, layers.reference) == (0, "ran\n", "r:1")
+    ended.expect(code=0, out="ran\n", reference="r:1")
     assert "broken" in ended.err
     assert ended.err.count("\n") == 1
     layers.write(f"r@sha256:{ID}", "r:1")
     as_a_person_writes_it()
-    phase = program(tmp_path / "exporter", "#!/bin/sh\necho ran\nexit 9\n")
+    phase = known.phase("exporter", does="echo ran", exits=9)
     ended = known.run(phase, "-daemon", "app", PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
-    assert (ended.code, ended.out) == (9, "ran\n")
+    ended.expect(code=9, out="ran\n")
     assert "broken" in ended.err

@@ -14,8 +14,8 @@ from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.tools import ascii_idna, bundled, inventory
 from shim.tools import bundle as bundling
+from tests.support.build import SHIM, Build
 from tests.support.processes import program
-from tests.support.shim import SHIM, Shim
 
 
 def test_what_a_bundle_says_of_the_commands_it_lacks(
@@ -54,11 +54,11 @@ def place(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_the_cache_is_made_once_and_again_if_it_is_damaged(
-    shim: Shim, place: pathlib.Path, tmp_path: pathlib.Path
+    build: Build, place: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     cache = tmp_path / "cache" / "analyzed-shim"
     for makes in (True, False, True):
-        ended = shim.call(*SHIM, "install", str(place), XDG_CACHE_HOME=str(cache.parent))
+        ended = build.call(*SHIM, "install", str(place), XDG_CACHE_HOME=str(cache.parent))
         assert (ended.code, "making the bundle" in ended.err) == (0, makes), ended.err
         (kept,) = cache.iterdir()
         assert inventory.is_whole(kept)
@@ -75,9 +75,8 @@ def test_the_cache_is_made_once_and_again_if_it_is_damaged(
     assert not inventory.is_whole(kept)
 
 
-def test_a_cache_that_is_not_an_absolute_path_is_the_usual_one(shim: Shim, place: pathlib.Path) -> None:
-    ended = shim.call(*SHIM, "install", str(place), XDG_CACHE_HOME="cache", HOME=str(place.parent))
-    assert ended.code == 0, ended.err
+def test_a_cache_that_is_not_an_absolute_path_is_the_usual_one(build: Build, place: pathlib.Path) -> None:
+    build.call(*SHIM, "install", str(place), XDG_CACHE_HOME="cache", HOME=str(place.parent)).expect(code=0)
     assert list((place.parent / ".cache" / "analyzed-shim").iterdir())
 
 

@@ -27,11 +27,11 @@ from shim.daemon.find import find
 from shim.daemon.platform import own_platform
 from shim.daemon.session import Session
 from shim.errors import PullFailed, Unreachable
+from tests.support.build import Build
 from tests.support.certificates import certificates, serving
 from tests.support.daemons import HAS, PING, Answer, Faulty, Tcp, ping, text
 from tests.support.layers import ID, Layers
 from tests.support.processes import program
-from tests.support.shim import Shim
 
 Start = Callable[..., Faulty]
 PLATFORM = "linux/arm/v7"
@@ -288,13 +288,13 @@ HARMLESS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", [*CONFIGURATIONS, *HARMLESS])
 def test_no_question_reads_the_user_s_configuration(
-    shim: Shim, layers: Layers, faulty: Start, tmp_path: pathlib.Path, name: str
+    build: Build, layers: Layers, faulty: Start, tmp_path: pathlib.Path, name: str
 ) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker" / "config.json").write_bytes({**CONFIGURATIONS, **HARMLESS}[name])
     layers.write(NAME, NAME)
-    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"), options=("--daemon",), DOCKER_HOST=faulty(HAS).url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID)
+    ended = build.run(build.phase(), options=("--daemon",), DOCKER_HOST=faulty(HAS).url)
+    ended.expect(code=0, outcome="prevented", reference=ID)
     assert ended.err.count("\n") == 1, ended.err
 
 

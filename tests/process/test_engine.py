@@ -21,11 +21,9 @@ import pytest
 from shim.daemon.client import Daemon
 from shim.daemon.find import find
 from shim.errors import PullFailed, Unreachable
+from tests.support.build import SHIM, Build
 from tests.support.daemons import HAS, Answer, Faulty, close, ping, text
 from tests.support.layers import ID, Layers
-from tests.support.processes import program
-from tests.support.restorers import rewriting
-from tests.support.shim import SHIM, Shim
 
 
 def hang(request: http.server.BaseHTTPRequestHandler) -> None:
@@ -83,26 +81,25 @@ FAULTS: dict[str, Answer] = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("option", ["--daemon", "--strict"])
 def test_a_fault_of_the_daemon_costs_the_time_limit_at_most_and_no_build(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str, option: str
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], fault: str, option: str
 ) -> None:
     layers.write("localhost:1/r:1", "localhost:1/r:1")
     server = faulty(FAULTS[fault])
     began = time.monotonic()
     known = option == "--daemon"
-    phase = shim.directory / "restorer"
+    phase = build.directory / "restorer"
     phase.write_text("#!/bin/sh\nexit 0\n")
     phase.chmod(0o755)
-    ended = shim.run(phase, options=(option, "--timeout", "1"), DOCKER_HOST=server.url)
+    ended = build.run(phase, options=(option, "--timeout", "1"), DOCKER_HOST=server.url)
     assert time.monotonic() - began < 1 + 4
-    assert (ended.code, layers.reference) == (0, "localhost:1/r:1")
-    assert ended.outcome == ("kept-name" if known else "daemon-unknown")
+    ended.expect(code=0, reference="localhost:1/r:1", outcome="kept-name" if known else "daemon-unknown")
     if known:
         assert ended.err.count("\n") == 1, ended.err
 
 
 @pytest.mark.parametrize("info", [text(200, b"[]"), text(200, b'{"DriverStatus": 7}'), hang, close])
 def test_a_daemon_that_can_not_tell_about_itself_is_left_out_of_the_report(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], info: Answer
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], info: Answer
 ) -> None:
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         if request.path.endswith("/info"):
@@ -112,8 +109,8 @@ def test_a_daemon_that_can_not_tell_about_itself_is_left_out_of_the_report(
 
     layers.write("r:1", "r:1")
     began = time.monotonic()
-    ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=faulty(answer).url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID)
+    ended = build.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=faulty(answer).url)
+    ended.expect(code=0, outcome="prevented", reference=ID)
     assert "engine" not in ended.report
     assert time.monotonic() - began < 4
 
@@ -122,11 +119,14 @@ PINGS = {name: FAULTS[name] for name in ("100 MB", "hangs", "hangs in the middle
 
 
 @pytest.mark.parametrize("fault", PINGS)
-def test_a_fault_in_the_ping_is_the_same(shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str) -> None:
+def test_a_fault_in_the_ping_is_the_same(
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], fault: str
+) -> None:
     layers.write("r:1", "r:1")
     began = time.monotonic()
-    ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=faulty(HAS, PINGS[fault]).url)
-    assert (ended.code, ended.outcome) == (0, "kept-name")
+    build.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=faulty(HAS, PINGS[fault]).url).expect(
+        code=0, outcome="kept-name"
+    )
     assert time.monotonic() - began < 1 + 4
 
 
@@ -156,45 +156,45 @@ def test_a_daemon_that_does_not_say_its_version_is_asked_all_the_same(
 
 @pytest.mark.parametrize("fault", ["100 MB", "no end"])
 def test_what_has_no_end_is_not_read_to_it(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], fault: str
 ) -> None:
     """The memory that a whole build has may be less."""
     layers.write("r:1", "r:1")
-    phase = program(shim.directory / "restorer", "#!/bin/sh\n")
+    phase = build.phase()
     code = (
         "import resource, subprocess, sys; ended = subprocess.run(sys.argv[1:])"
         "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(ended.returncode)"
     )
-    shim.unmeasured()
-    ended = shim.call(
+    build.unmeasured()
+    ended = build.call(
         *(sys.executable, "-c", code, *SHIM, "run", "--daemon", "--", str(phase)), DOCKER_HOST=faulty(FAULTS[fault]).url
     )
-    assert (ended.code, ended.outcome) == (0, "kept-name")
+    ended.expect(code=0, outcome="kept-name")
     assert int(ended.out) < 150_000  # kilobytes; read whole, 100 MB took 600_000
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ("null", "no id", "an id of another type")])
 def test_the_exporter_s_wrapper_fix_and_check_bear_the_same_faults(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], fault: str
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], fault: str
 ) -> None:
     reference = f"localhost:1/r@sha256:{ID}"
     url = faulty(FAULTS[fault]).url
-    phase = program(shim.directory / "exporter", "#!/bin/sh\n")
+    phase = build.phase("exporter")
     wrapped = (*SHIM, "run", "--timeout", "1", "--", str(phase), "-daemon", "app")
     for command in (wrapped, (*SHIM, "fix", "--daemon", "--timeout", "1"), (*SHIM, "check", "--timeout", "1")):
         layers.write(reference, "localhost:1/r:1")
         began = time.monotonic()
-        ended = shim.call(*command, DOCKER_HOST=url)
+        ended = build.call(*command, DOCKER_HOST=url)
         assert time.monotonic() - began < 1 + 4, command
         assert layers.reference == reference
         if "check" in command:
             assert (ended.code, "note: " in ended.out) == (0, True), ended.out
         else:
-            assert (ended.code, ended.outcome) == (0, "unrepaired"), ended.err
+            ended.expect(code=0, outcome="unrepaired")
             assert ended.err.count("\n") == 1, ended.err
 
 
-def test_a_socket_whose_queue_is_full(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_socket_whose_queue_is_full(build: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "full.sock"
     with contextlib.ExitStack() as opened:
         listening = opened.enter_context(socket.socket(socket.AF_UNIX))
@@ -209,13 +209,14 @@ def test_a_socket_whose_queue_is_full(shim: Shim, layers: Layers, tmp_path: path
                 break
         layers.write("r:1", "r:1")
         began = time.monotonic()
-        ended = shim.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=f"unix://{path}")
-        assert (ended.code, ended.outcome) == (0, "kept-name")
+        build.run("restorer", options=("--daemon", "--timeout", "1"), DOCKER_HOST=f"unix://{path}").expect(
+            code=0, outcome="kept-name"
+        )
         assert time.monotonic() - began < 1 + 4
 
 
 def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+    build: Build, layers: Layers, faulty: Callable[..., Faulty]
 ) -> None:
     asked: list[str] = []
 
@@ -225,9 +226,9 @@ def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
 
     server = faulty(change_its_mind)
     layers.write("r:1", "r:1")
-    phase = rewriting(shim, layers)
-    ended = shim.run(phase, DOCKER_HOST=server.url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "unrepaired", f"r@sha256:{ID}")
+    phase = build.phase(rewrites_to=f"r@sha256:{ID}")
+    ended = build.run(phase, DOCKER_HOST=server.url)
+    ended.expect(code=0, outcome="unrepaired", reference=f"r@sha256:{ID}")
     assert "--daemon" in ended.err
 
 
@@ -241,7 +242,7 @@ def test_an_answer_that_fails_at_the_second_question_leaves_the_rewrite(
     ],
 )
 def test_a_pull_that_fails_half_way_fails_no_build(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], steps: Answer
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], steps: Answer
 ) -> None:
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         if request.command == "POST":
@@ -250,19 +251,20 @@ def test_a_pull_that_fails_half_way_fails_no_build(
             text(404, b'{"message": "No such image"}')(request)
 
     layers.write("r:1", "r:1")
-    phase = shim.directory / "restorer"
+    phase = build.directory / "restorer"
     phase.write_text("#!/bin/sh\nexit 0\n")
     phase.chmod(0o755)
-    ended = shim.run(phase, options=("--daemon",), DOCKER_HOST=faulty(answer).url)
-    assert (ended.code, ended.outcome) == (0, "not-in-daemon")
+    ended = build.run(phase, options=("--daemon",), DOCKER_HOST=faulty(answer).url)
+    ended.expect(code=0, outcome="not-in-daemon")
     assert "r:1 can't be pulled" in ended.err
 
 
-def test_a_tcp_address_that_refuses_and_one_that_is_none(shim: Shim, layers: Layers) -> None:
+def test_a_tcp_address_that_refuses_and_one_that_is_none(build: Build, layers: Layers) -> None:
     for url in ("tcp://127.0.0.1:1", "banana://x", "tcp://"):
         layers.write("r:1", "r:1")
-        ended = shim.run("restorer", options=("--daemon", "--docker-host", url, "--timeout", "1"))
-        assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", "r:1"), ended.err
+        build.run("restorer", options=("--daemon", "--docker-host", url, "--timeout", "1")).expect(
+            code=0, outcome="kept-name", reference="r:1"
+        )
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_registry_credentials_reach_the_daemon(
 
 
 def test_the_user_s_docker_configuration_is_used_where_the_build_has_none(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+    build: Build, layers: Layers, faulty: Callable[..., Faulty]
 ) -> None:
     seen: list[str | None] = []
 
@@ -310,12 +312,13 @@ def test_the_user_s_docker_configuration_is_used_where_the_build_has_none(
         else:
             text(404, b'{"message": "No such image"}')(request)
 
-    config = shim.directory / ".docker" / "config.json"
+    config = build.directory / ".docker" / "config.json"
     config.parent.mkdir()
     config.write_text(json.dumps({"auths": {"r.example": {"auth": base64.b64encode(b"me:x").decode()}}}))
     layers.write("r.example/run:1", "r.example/run:1")
-    ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=faulty(answer).url)
-    assert (ended.outcome, layers.reference) == ("prevented", ID)
+    build.run("restorer", options=("--daemon",), DOCKER_HOST=faulty(answer).url).expect(
+        outcome="prevented", reference=ID
+    )
     assert seen[0] is not None
     assert json.loads(base64.urlsafe_b64decode(seen[0]))["username"] == "me"
 
@@ -335,7 +338,7 @@ def test_pulling_and_asking_say_what_is_wrong(faulty: Callable[..., Faulty]) -> 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM"])
 @pytest.mark.parametrize("pulling", [True, False])
 def test_as_process_1_too_a_signal_ends_it_while_it_pulls_or_asks(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], name: str, pulling: bool
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], name: str, pulling: bool
 ) -> None:
     """The kernel sends process 1 nothing that isn't handled."""
     layers.write("r:1", "r:1")
@@ -348,7 +351,7 @@ def test_as_process_1_too_a_signal_ends_it_while_it_pulls_or_asks(
             asked.set()
             time.sleep(30)
 
-    phase = program(shim.directory / "restorer", "#!/bin/sh\necho ran\n")
+    phase = build.phase(does="echo ran")
     process = subprocess.Popen(
         [
             "unshare",
@@ -363,7 +366,7 @@ def test_as_process_1_too_a_signal_ends_it_while_it_pulls_or_asks(
             "--",
             str(phase),
         ],
-        env={**shim.env, "DOCKER_HOST": faulty(answer).url},
+        env={**build.env, "DOCKER_HOST": faulty(answer).url},
         stdout=subprocess.PIPE,
     )
     assert asked.wait(30)
@@ -377,15 +380,15 @@ def test_as_process_1_too_a_signal_ends_it_while_it_pulls_or_asks(
 
 @pytest.mark.parametrize("option", ["--daemon", "--strict"])
 def test_a_signal_does_not_wait_for_a_daemon_that_hangs(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], option: str
 ) -> None:
     layers.write("r:1", "r:1")
-    phase = shim.directory / "restorer"
+    phase = build.directory / "restorer"
     phase.write_text("#!/bin/sh\necho up\nexec sleep 30\n")
     phase.chmod(0o755)
     process = subprocess.Popen(
         [*SHIM, "run", option, "--timeout", "30", "--", phase],
-        env={**shim.env, "DOCKER_HOST": faulty(hang).url},
+        env={**build.env, "DOCKER_HOST": faulty(hang).url},
         stdout=subprocess.PIPE,
         text=True,
     )

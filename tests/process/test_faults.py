@@ -24,14 +24,13 @@ import pytest
 import trustme
 
 from shim.demo import servers
+from tests.support.build import SHIM, Build
 from tests.support.certificates import certificates, serving
 from tests.support.daemons import HAS, PING, Faulty, Tcp, close, text
 from tests.support.layers import GROUP, ID, Layers, analyzed_toml
 from tests.support.mounts import in_mount_namespace
 from tests.support.needs import leave_out, needs_root
 from tests.support.processes import program
-from tests.support.restorers import rewriting
-from tests.support.shim import SHIM, Shim
 
 OTHER_ID = "0" * 63 + "1"
 DIGEST = f"r@sha256:{ID}"
@@ -55,7 +54,7 @@ def needed(name: str) -> str:
 
 @needs_root
 @pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
-def test_a_quota(known: Shim, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int) -> None:
+def test_a_quota(known: Build, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int) -> None:
     """On a file system with a quota of its own that is used up while the restorer runs."""
     make = needed("mkfs.btrfs")
     disk = tmp_path / "disk"
@@ -75,7 +74,7 @@ def test_a_quota(known: Shim, layers: Layers, tmp_path: pathlib.Path, strict: st
         f"mount --bind layers {layers.path}; cp {tmp_path}/kept/* {layers.path}/; cd {os.getcwd()}",
         *("sh", "-c", '"$@"; code=$?; cat "$CNB_LAYERS_DIR/analyzed.toml"; exit $code', "sh"),
         *(*SHIM, "run", "--", str(phase)),
-        shim=known,
+        build=known,
         ANALYZED_SHIM_STRICT=strict,
     )
     assert "quota" in (tmp_path / "said").read_text().lower(), ended.stderr
@@ -87,14 +86,15 @@ def test_a_quota(known: Shim, layers: Layers, tmp_path: pathlib.Path, strict: st
 
 
 @needs_root
-def test_a_limit_on_the_size_of_files(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_limit_on_the_size_of_files(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     """Going over it is a signal, which ends a process unless it is prepared."""
     layers.write("r:1", "r:1", extra="# " + "x" * 4096 + "\n")
     before = layers.toml.read_bytes()
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n")
-    ended = known.call("sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *SHIM, "run", "--", str(phase))
-    assert (ended.code, ended.outcome) == (7, "unchanged")
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    phase = known.phase(exits=7)
+    known.call("sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *SHIM, "run", "--", str(phase)).expect(
+        code=7, outcome="unchanged"
+    )
+    phase = known.phase()
     known.unmeasured()
     command = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *SHIM, "run", "--", str(phase)]
     process = subprocess.run(command, env=known.env, capture_output=True, text=True, check=False)
@@ -106,15 +106,15 @@ def test_a_limit_on_the_size_of_files(known: Shim, layers: Layers, tmp_path: pat
 
 @pytest.mark.parametrize("row", ["known", "likely"])
 def test_shims_side_by_side_on_one_layers_directory(
-    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, row: str
+    build: Build, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, row: str
 ) -> None:
     engine.tag("r:1", f"sha256:{ID}")
     rewritten = tmp_path / "rewritten.toml"
     rewritten.write_text(analyzed_toml(DIGEST, "r:1"))
     rewrite = f"dd if={rewritten} of={layers.toml} conv=notrunc bs=65536 2>/dev/null"
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\n{rewrite if row == 'likely' else 'exit 0'}\n")
+    phase = build.phase(does=rewrite if row == "likely" else "")
     options = ["--daemon"] if row == "known" else []
-    env = {**shim.env, "DOCKER_HOST": engine.url}
+    env = {**build.env, "DOCKER_HOST": engine.url}
 
     def run(_: int) -> subprocess.CompletedProcess[str]:
         command = [*SHIM, "run", *options, "--", str(phase)]
@@ -132,12 +132,12 @@ def test_shims_side_by_side_on_one_layers_directory(
             assert layers.reference == ID
 
 
-def test_a_clock_that_goes_back(known: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_clock_that_goes_back(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     """By two days, while the restorer runs; and files that are from the future."""
     library = needed("libfaketime.so.1")
     clock = tmp_path / "clock"
     clock.write_text("+1d\n")
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho -1d > {clock}\nexec sleep 0.3\n")
+    phase = known.phase(does=f"echo -1d > {clock}\nexec sleep 0.3")
     tomorrow = time.time() + 86400
     for path in (layers.toml, layers.group):
         os.utime(path, (tomorrow, tomorrow))
@@ -148,7 +148,7 @@ def test_a_clock_that_goes_back(known: Shim, layers: Layers, tmp_path: pathlib.P
         FAKETIME_NO_CACHE="1",
         FAKETIME_DONT_FAKE_MONOTONIC="1",
     )
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", ID), ended.err
+    ended.expect(code=0, outcome="prevented", reference=ID)
     assert 0.3 <= ended.report["seconds"] < 60
     assert clock.read_text() == "-1d\n"
 
@@ -164,7 +164,7 @@ def test_the_clock_s_library_does_what_it_says(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("option", ["", "--no-daemon"])
 def test_where_memory_files_are_forbidden_the_note_stands_in(
-    known: Shim, layers: Layers, tmp_path: pathlib.Path, option: str
+    known: Build, layers: Layers, tmp_path: pathlib.Path, option: str
 ) -> None:
     """For a binary, which gets a memory file else; `echo` is one, and says what it is called with."""
     if option:
@@ -173,8 +173,9 @@ def test_where_memory_files_are_forbidden_the_note_stands_in(
     command = [*SHIM, "run", *([option] if option else []), "--", str(phase)]
     assert known.call(*command).out.startswith("-group=/proc/self/fd/")
     assert not layers.note.exists()
-    ended = known.call(sys.executable, "-m", "tests.support.forbid", "memfd_create", *command, **HERE)
-    assert (ended.code, ended.out) == (0, f"-group={layers.note}\n"), ended.err
+    known.call(sys.executable, "-m", "tests.support.forbid", "memfd_create", *command, **HERE).expect(
+        code=0, out=f"-group={layers.note}\n"
+    )
     assert layers.note.read_text().endswith(f"{GROUP}\n")
 
 
@@ -198,62 +199,62 @@ def plant(layers: Layers, kind: str, target: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("kind", ["garbage", "huge", "directory", "link", "pipe"])
 def test_a_note_that_is_none_is_no_evidence_and_the_analyzer_mends_it(
-    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, kind: str
+    build: Build, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, kind: str
 ) -> None:
     engine.tag("r:1", f"sha256:{ID}")
     layers.write("r:1", "r:1")
     plant(layers, kind, tmp_path / "target")
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
-    ended = shim.run(phase, DOCKER_HOST=engine.url)
-    assert (ended.code, ended.outcome, ended.report["certainty"]) == (0, "unchanged", "likely")
+    phase = build.phase()
+    ended = build.run(phase, DOCKER_HOST=engine.url)
+    ended.expect(code=0, outcome="unchanged", certainty="likely")
     assert str(layers.note) in ended.err
-    shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", "app")
-    ended = shim.run(phase, DOCKER_HOST=engine.url)
+    build.run(build.phase("analyzer"), "-daemon", "app")
+    ended = build.run(phase, DOCKER_HOST=engine.url)
     if kind == "directory":  # it is somebody's: left
-        assert ended.report["certainty"] == "likely"
+        ended.expect(certainty="likely")
     else:
-        assert (ended.report["evidence"], layers.reference) == ("note", ID)
+        ended.expect(evidence="note", reference=ID)
         assert ended.err.count("\n") == 1
     if kind == "link":
         assert (tmp_path / "target").read_text() == "daemon = false\n"
 
 
 @pytest.mark.parametrize("stale", [True, False])
-def test_a_note_of_an_earlier_build(shim: Shim, layers: Layers, engine: servers.Engine, stale: bool) -> None:
+def test_a_note_of_an_earlier_build(build: Build, layers: Layers, engine: servers.Engine, stale: bool) -> None:
     """Where the analyzer isn't wrapped any more nothing tells; the exporter, which knows, puts it right."""
     engine.tag("r:1", f"sha256:{ID}")
     layers.write("r:1", "r:1")
     layers.note.write_text(f"daemon = {str(stale).lower()}\n")
-    phase = program(shim.directory / "restorer", "#!/bin/sh\n") if stale else rewriting(shim, layers)
-    exporter = program(shim.directory / "exporter", "#!/bin/sh\n")
-    assert shim.run(phase, DOCKER_HOST=engine.url).outcome == ("prevented" if stale else "not-a-daemon-build")
+    phase = build.phase() if stale else build.phase(rewrites_to=DIGEST)
+    exporter = build.phase("exporter")
+    build.run(phase, DOCKER_HOST=engine.url).expect(outcome="prevented" if stale else "not-a-daemon-build")
     assert layers.reference == (ID if stale else DIGEST)
-    ended = shim.run(exporter, *([] if stale else ["-daemon"]), "app", DOCKER_HOST=engine.url)
+    ended = build.run(exporter, *([] if stale else ["-daemon"]), "app", DOCKER_HOST=engine.url)
     assert (ended.outcome, layers.reference) == (("name-restored", "r:1") if stale else ("reverted", ID))
 
 
-def test_a_note_of_an_earlier_build_is_written_anew_by_the_analyzer(shim: Shim, layers: Layers) -> None:
+def test_a_note_of_an_earlier_build_is_written_anew_by_the_analyzer(build: Build, layers: Layers) -> None:
     for before, arguments, after in (("true", (), "false"), ("false", ("-daemon",), "true")):
         layers.note.write_text(f"daemon = {before}\n")
-        shim.run(program(shim.directory / "analyzer", "#!/bin/sh\n"), *arguments, "app")
+        build.run(build.phase("analyzer"), *arguments, "app")
         assert layers.note.read_text().endswith(f"daemon = {after}\n")
 
 
-def test_a_note_is_nothing_at_another_platform_api(shim: Shim, layers: Layers) -> None:
+def test_a_note_is_nothing_at_another_platform_api(build: Build, layers: Layers) -> None:
     layers.write("r:1", "r:1")
     layers.note.write_text("daemon = true\n")
-    phase = program(shim.directory / "restorer", "#!/bin/sh\n")
-    assert shim.run(phase, CNB_PLATFORM_API="0.12").outcome == "passed-through"
+    phase = build.phase()
+    build.run(phase, CNB_PLATFORM_API="0.12").expect(outcome="passed-through")
 
 
 # The daemon.
 
 
 def test_tcp_with_tls_and_with_a_wrong_certificate(
-    shim: Shim, layers: Layers, tcp: Callable[..., Tcp], tmp_path: pathlib.Path
+    build: Build, layers: Layers, tcp: Callable[..., Tcp], tmp_path: pathlib.Path
 ) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library would take it for the daemon's authority
-        shim.env.pop(name, None)
+        build.env.pop(name, None)
     right, wrong = trustme.CA(), trustme.CA()
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     mine = certificates(tmp_path / "mine", right)
@@ -273,7 +274,7 @@ def test_tcp_with_tls_and_with_a_wrong_certificate(
     for name, (context, path, outcome) in servers_.items():
         layers.write("r:1", "r:1")
         began = time.monotonic()
-        ended = shim.run(
+        ended = build.run(
             "restorer",
             options=("--daemon", "--timeout", "2"),
             DOCKER_HOST=tcp(context).url,
@@ -286,18 +287,19 @@ def test_tcp_with_tls_and_with_a_wrong_certificate(
         assert time.monotonic() - began < 2 + 4, name
 
 
-def test_tcp_without_tls(shim: Shim, layers: Layers, tcp: Callable[..., Tcp]) -> None:
+def test_tcp_without_tls(build: Build, layers: Layers, tcp: Callable[..., Tcp]) -> None:
     layers.write("r:1", "r:1")
-    assert shim.run("restorer", options=("--daemon",), DOCKER_HOST=tcp().url).outcome == "prevented"
+    build.run("restorer", options=("--daemon",), DOCKER_HOST=tcp().url).expect(outcome="prevented")
     layers.write("r:1", "r:1")
     with_tls = tcp(serving(trustme.CA(), "127.0.0.1"))
-    ended = shim.run("restorer", options=("--daemon", "--timeout", "2"), DOCKER_HOST=with_tls.url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", "r:1")
+    build.run("restorer", options=("--daemon", "--timeout", "2"), DOCKER_HOST=with_tls.url).expect(
+        code=0, outcome="kept-name", reference="r:1"
+    )
 
 
 @pytest.mark.parametrize("option", ["--daemon", "--strict"])
 def test_a_daemon_that_comes_back_after_a_second(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], option: str
 ) -> None:
     """Within the time limit it is waited for; what it missed at the restorer the exporter puts right."""
     began = time.monotonic()
@@ -306,24 +308,26 @@ def test_a_daemon_that_comes_back_after_a_second(
         time.sleep(max(0.0, began + 1 - time.monotonic()))
         HAS(request)
 
-    phase = program(shim.directory / "restorer", "#!/bin/sh\n") if option == "--daemon" else rewriting(shim, layers)
-    exporter = program(shim.directory / "exporter", "#!/bin/sh\n")
+    phase = build.phase() if option == "--daemon" else build.phase(rewrites_to=DIGEST)
+    exporter = build.phase("exporter")
     layers.write("r:1", "r:1")
-    ended = shim.run(phase, options=(option,), DOCKER_HOST=faulty(slow).url)
-    assert (ended.code, ended.outcome) == (0, "prevented" if option == "--daemon" else "resolves")
+    build.run(phase, options=(option,), DOCKER_HOST=faulty(slow).url).expect(
+        code=0, outcome="prevented" if option == "--daemon" else "resolves"
+    )
 
-    path = shim.directory / "refuses.sock"
+    path = build.directory / "refuses.sock"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
     layers.write("r:1", "r:1")
-    ended = shim.run(phase, options=(option,), DOCKER_HOST=f"unix://{path}")
-    assert (ended.code, ended.outcome) == (0, "kept-name" if option == "--daemon" else "daemon-unknown")
+    build.run(phase, options=(option,), DOCKER_HOST=f"unix://{path}").expect(
+        code=0, outcome="kept-name" if option == "--daemon" else "daemon-unknown"
+    )
     path.unlink()
     listening = servers.Engine(str(path))
     listening.tag("r:1", f"sha256:{ID}")
-    ended = shim.run(exporter, "-daemon", "app", DOCKER_HOST=listening.url)
+    ended = build.run(exporter, "-daemon", "app", DOCKER_HOST=listening.url)
     listening.stop()
-    assert (ended.code, ended.outcome) == (0, "passed-through" if option == "--daemon" else "reverted")
+    ended.expect(code=0, outcome="passed-through" if option == "--daemon" else "reverted")
 
     back = threading.Event()
 
@@ -335,15 +339,17 @@ def test_a_daemon_that_comes_back_after_a_second(
 
     url = faulty(image, pong).url
     layers.write("r:1", "r:1")
-    ended = shim.run(phase, options=(option,), DOCKER_HOST=url)
-    assert (ended.code, ended.outcome) == (0, "kept-name" if option == "--daemon" else "daemon-unknown")
+    build.run(phase, options=(option,), DOCKER_HOST=url).expect(
+        code=0, outcome="kept-name" if option == "--daemon" else "daemon-unknown"
+    )
     back.set()
-    ended = shim.run(exporter, "-daemon", "app", DOCKER_HOST=url)
-    assert (ended.code, ended.outcome) == (0, "passed-through" if option == "--daemon" else "reverted")
+    build.run(exporter, "-daemon", "app", DOCKER_HOST=url).expect(
+        code=0, outcome="passed-through" if option == "--daemon" else "reverted"
+    )
 
 
 def test_a_daemon_that_answers_every_question_otherwise(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty]
+    build: Build, layers: Layers, faulty: Callable[..., Faulty]
 ) -> None:
     """Another ID each time: what it said of the name counts."""
     asked: list[str] = []
@@ -352,16 +358,15 @@ def test_a_daemon_that_answers_every_question_otherwise(
         asked.append(request.path)
         text(200, json.dumps({"Id": f"sha256:{ID if len(asked) == 1 else OTHER_ID}"}).encode())(request)
 
-    phase = rewriting(shim, layers)
+    phase = build.phase(rewrites_to=DIGEST)
     layers.write("r:1", "r:1")
-    ended = shim.run(phase, DOCKER_HOST=faulty(answer).url)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", ID)
+    build.run(phase, DOCKER_HOST=faulty(answer).url).expect(code=0, outcome="reverted", reference=ID)
 
 
 @pytest.mark.parametrize("option", ["--daemon", ""])
 @pytest.mark.parametrize(("seconds", "limit"), [(30, 2), (3, 4.5)], ids=["no answer", "slow answers"])
 def test_it_takes_the_time_limit_once_and_no_longer(
-    shim: Shim, layers: Layers, faulty: Callable[..., Faulty], option: str, seconds: float, limit: float
+    build: Build, layers: Layers, faulty: Callable[..., Faulty], option: str, seconds: float, limit: float
 ) -> None:
     """A daemon that answers the first question and then late or not, with a report that asks for more still."""
     asked: list[str] = []
@@ -372,12 +377,12 @@ def test_it_takes_the_time_limit_once_and_no_longer(
             time.sleep(seconds)
         HAS(request)
 
-    phase = rewriting(shim, layers)
+    phase = build.phase(rewrites_to=DIGEST)
     layers.write("r:1", "r:1")
-    shim.unmeasured()  # which would slow down what isn't waiting
+    build.unmeasured()  # which would slow down what isn't waiting
     began = time.monotonic()
     options = (*filter(None, [option]), "--timeout", str(limit))
-    ended = shim.run(phase, options=options, DOCKER_HOST=faulty(answer).url)
-    assert ended.code == 0
-    assert ended.outcome == ("prevented" if option == "--daemon" else "unrepaired")
+    build.run(phase, options=options, DOCKER_HOST=faulty(answer).url).expect(
+        code=0, outcome="prevented" if option == "--daemon" else "unrepaired"
+    )
     assert limit <= time.monotonic() - began < limit + 1.4  # two slow answers would take six seconds

@@ -10,9 +10,8 @@ import tomllib
 import pytest
 
 from shim.demo import servers
+from tests.support.build import Build
 from tests.support.layers import ID, Layers
-from tests.support.processes import program
-from tests.support.shim import Shim
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "shim"
 MAY_IMPORT = {
@@ -105,7 +104,7 @@ def test_the_installed_script_imports_nothing_but_the_shim() -> None:
     ],
 )
 def test_what_becomes_the_phase_imports_nothing_heavy(
-    shim: Shim,
+    build: Build,
     layers: Layers,
     engine: servers.Engine,
     tmp_path: pathlib.Path,
@@ -116,14 +115,14 @@ def test_what_becomes_the_phase_imports_nothing_heavy(
     image: str | None,
     outcome: str,
 ) -> None:
-    shim.unmeasured()
+    build.unmeasured()
     layers.write(reference, image, extensions="no extensions" not in environ)
-    ended = shim.run(program(tmp_path / phase, "#!/bin/sh\n"), "x", options=options, **environ)
+    ended = build.run(build.phase(phase), "x", options=options, **environ)
     assert (ended.outcome, engine.asked) == (outcome, [])
     layers.write(reference, image, extensions="no extensions" not in environ)
     layers.note.unlink(missing_ok=True)
     script = (sys.executable, str(PACKAGE.parent / "packaging" / "analyzed-shim"))  # -m would import more itself
-    ended = shim.call(
+    ended = build.call(
         *(*script, "run", *options, "--", str(tmp_path / phase), "x"),
         **{"PYTHONPROFILEIMPORTTIME": "1", "ANALYZED_SHIM_REPORT": "", **environ},
     )

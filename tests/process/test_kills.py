@@ -20,9 +20,9 @@ from contextlib import closing
 import pytest
 
 from shim.demo import servers
+from tests.support.build import SHIM, Build
 from tests.support.layers import GROUP, ID, Layers, analyzed_toml
-from tests.support.processes import program
-from tests.support.shim import SHIM, Shim
+from tests.support.processes import program, wait_for
 
 NAME = "r:1"
 REWRITTEN = "registry.example/run@sha256:" + "ab" * 32
@@ -213,7 +213,8 @@ class Place:
 
     def close(self) -> None:
         if self.way.disk:
-            subprocess.run(["umount", str(self.disk)], check=True)
+            # What was killed with the shim may hold it for a moment yet.
+            wait_for(lambda: subprocess.run(["umount", str(self.disk)], capture_output=True).returncode == 0)
 
     def lay(self) -> None:
         (self.disk / "fill").unlink(missing_ok=True)
@@ -284,11 +285,11 @@ def engine(tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path, name: str) -> None:
-    shim.unmeasured()
+def test_killed_at_each_step(build: Build, engine: UpToDate, tmp_path: pathlib.Path, name: str) -> None:
+    build.unmeasured()
     way = WAYS[name]
     listing = tmp_path / "steps"
-    with closing(Place(tmp_path / "listing", way, engine.url, shim.env)) as place:
+    with closing(Place(tmp_path / "listing", way, engine.url, build.env)) as place:
         assert place.start(sys.executable, "-m", "tests.support.steps", str(listing)).wait(60) == 0
         assert place.file.read_text() == way.text(way.right)
     assert any("/images/create" in question for question in engine.asked) == ("--pull-policy" in way.arguments)
@@ -298,7 +299,7 @@ def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Pat
 
     def kill_at(number: int) -> bool:
         when = f"{name}, step {number}: {steps[number - 1]}"
-        with closing(Place(tmp_path / str(number), way, engine.url, shim.env)) as here:
+        with closing(Place(tmp_path / str(number), way, engine.url, build.env)) as here:
             process = here.start(sys.executable, "-m", "tests.support.steps", str(number))
             assert process.wait(60) == -signal.SIGKILL, when
             here.check_whole(when)
@@ -313,20 +314,20 @@ def test_killed_at_each_step(shim: Shim, engine: UpToDate, tmp_path: pathlib.Pat
     )
 
 
-def test_killed_at_hundreds_of_random_moments(shim: Shim, engine: UpToDate, tmp_path: pathlib.Path) -> None:
-    shim.unmeasured()
+def test_killed_at_hundreds_of_random_moments(build: Build, engine: UpToDate, tmp_path: pathlib.Path) -> None:
+    build.unmeasured()
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     lasts = {}
     for name, way in WAYS.items():
         began = time.monotonic()
-        with closing(Place(tmp_path / f"{name} once", way, engine.url, shim.env)) as once:
+        with closing(Place(tmp_path / f"{name} once", way, engine.url, build.env)) as once:
             assert once.start(*SHIM).wait(60) == 0
         lasts[name] = time.monotonic() - began
 
     def kill(number: int, name: str, after: float) -> bool:
         when = f"seed {seed}, {name} after {after:.4f} s"
-        with closing(Place(tmp_path / str(number), WAYS[name], engine.url, shim.env)) as place:
+        with closing(Place(tmp_path / str(number), WAYS[name], engine.url, build.env)) as place:
             process = place.start(*SHIM)
             time.sleep(after)
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import pty
 import signal
 import socket
 import subprocess
@@ -19,9 +18,9 @@ from shim.demo import servers
 from shim.errors import CannotRun, NotThere
 from shim.phase import handover, process
 from shim.phase import program as programs
+from tests.support.build import SHIM, Build
 from tests.support.layers import GROUP, ID, Layers
-from tests.support.processes import program, wait_for
-from tests.support.shim import SHIM, Shim
+from tests.support.processes import leading_a_terminal, program, wait_for
 
 CHILD = f"""\
 #!{sys.executable}
@@ -48,25 +47,24 @@ def parented(layers: Layers) -> None:
 @pytest.mark.parametrize("code", [0, 1, 2, 62, 64, 80, 81, 126, 127, 255])
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_the_phase_s_exit_status_is_ours(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, code: int, api: str
+    build: Build, tmp_path: pathlib.Path, parented: None, code: int, api: str
 ) -> None:
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\nexit {code}\n")
-    assert shim.run(phase, CNB_PLATFORM_API=api).code == code
+    phase = build.phase(exits=code)
+    build.run(phase, CNB_PLATFORM_API=api).expect(code=code)
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "SEGV", "HUP", "INT", "QUIT", "ABRT", "PIPE", "USR1"])
 def test_a_phase_that_a_signal_ended_is_128_and_the_signal(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, name: str
+    build: Build, tmp_path: pathlib.Path, parented: None, name: str
 ) -> None:
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\nulimit -c 0\nkill -{name} $$\nsleep 5\n")
-    ended = shim.run(phase)
-    assert ended.code == 128 + signal.Signals[f"SIG{name}"]
-    assert ended.report["exit_code"] == ended.code
+    phase = build.phase(does=f"ulimit -c 0\nkill -{name} $$\nsleep 5")
+    ended = build.run(phase)
+    ended.expect(code=128 + signal.Signals[f"SIG{name}"], exit_code=ended.code)
 
 
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_the_phase_gets_arguments_streams_and_environment_as_they_are(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, api: str
+    build: Build, tmp_path: pathlib.Path, parented: None, api: str
 ) -> None:
     phase = program(
         tmp_path / "restorer",
@@ -75,7 +73,7 @@ def test_the_phase_gets_arguments_streams_and_environment_as_they_are(
     )
     arguments = ["-log-level", "debug", "-version=false", "", "a b", "--", "--daemon", "-v", "\u00e9", "*"]
     command = [*SHIM, "run", "--", str(phase), *arguments]
-    env = {**shim.env, "CNB_PLATFORM_API": api, "MARK": "m", "CNB_LOG_LEVEL": "error"}
+    env = {**build.env, "CNB_PLATFORM_API": api, "MARK": "m", "CNB_LOG_LEVEL": "error"}
     ended = subprocess.run(command, env=env, input="in", capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == f"{arguments} in m\n"
     assert "err\n" in ended.stderr
@@ -102,35 +100,35 @@ def test_the_phase_s_environment_is_the_one_that_was_given(
 
 
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
-def test_the_phase_s_own_name_is_kept(shim: Shim, tmp_path: pathlib.Path, parented: None, api: str) -> None:
+def test_the_phase_s_own_name_is_kept(build: Build, tmp_path: pathlib.Path, parented: None, api: str) -> None:
     """A multi-call program finds its phase by argv[0]; busybox and the lifecycle are such."""
     (tmp_path / "restorer").symlink_to("/bin/sh")
-    ended = shim.run(tmp_path / "restorer", "-c", "echo $0; tr '\\0' ' ' < /proc/$$/cmdline", CNB_PLATFORM_API=api)
+    ended = build.run(tmp_path / "restorer", "-c", "echo $0; tr '\\0' ' ' < /proc/$$/cmdline", CNB_PLATFORM_API=api)
     assert ended.out.splitlines()[1].startswith(f"{tmp_path}/restorer -c")
 
 
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_signals_that_python_ignores_are_not_ignored_by_the_phase(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, api: str
+    build: Build, tmp_path: pathlib.Path, parented: None, api: str
 ) -> None:
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nexec grep -E '^Sig(Ign|Blk)' /proc/self/status\n")
+    phase = build.phase(does="exec grep -E '^Sig(Ign|Blk)' /proc/self/status")
     bare = subprocess.run([phase], capture_output=True, text=True, check=True)
 
     def masks(text: str) -> list[int]:
         own_of_glibc = 1 << 31 | 1 << 32  # posix_spawn leaves its two ignored, for its own to set up again
         return [int(line.split()[1], 16) & ~own_of_glibc for line in text.splitlines()]
 
-    assert masks(shim.run(phase, CNB_PLATFORM_API=api).out) == masks(bare.stdout) == [0, 0]
+    assert masks(build.run(phase, CNB_PLATFORM_API=api).out) == masks(bare.stdout) == [0, 0]
 
 
 class Running:
     """The shim with the honest child below it, which prints the signals that it gets."""
 
-    def __init__(self, shim: Shim, child: pathlib.Path, job: bool = False) -> None:
+    def __init__(self, build: Build, child: pathlib.Path, job: bool = False) -> None:
         """Start it in a session of its own, or as a job of this one, which a shell with job control could continue."""
         self.shim = subprocess.Popen(
             [*SHIM, "run", "--", str(child)],
-            env=shim.env,
+            env=build.env,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=not job,
@@ -149,8 +147,8 @@ class Running:
 
 
 @pytest.fixture
-def running(shim: Shim, tmp_path: pathlib.Path, parented: None) -> Iterator[Running]:
-    running = Running(shim, program(tmp_path / "restorer", CHILD))
+def running(build: Build, tmp_path: pathlib.Path, parented: None) -> Iterator[Running]:
+    running = Running(build, program(tmp_path / "restorer", CHILD))
     yield running
     if running.shim.poll() is None:  # the test failed
         running.end()
@@ -176,9 +174,9 @@ STOPS = ["TSTP", "TTIN", "TTOU"]
 
 @pytest.mark.parametrize("name", STOPS)
 def test_a_stop_stops_the_phase_and_us_and_a_continue_wakes_both(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, name: str
+    build: Build, tmp_path: pathlib.Path, parented: None, name: str
 ) -> None:
-    running = Running(shim, program(tmp_path / "restorer", CHILD), job=True)
+    running = Running(build, program(tmp_path / "restorer", CHILD), job=True)
     running.shim.send_signal(signal.Signals[f"SIG{name}"])
     assert running.lines.readline() == f"SIG{name}\n"
     wait_for(lambda: state(running.shim.pid) == "T")
@@ -201,29 +199,22 @@ def test_a_stop_that_nobody_could_undo_stops_nothing(running: Running, name: str
 
 def on_a_terminal_with_keys(command: list[str], environ: dict[str, str], keys: tuple[bytes, ...]) -> int:
     """Run a command as the leader of a terminal's session, as `ssh -t` does; press keys, and return its exit status."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvpe(command[0], command, environ)
+    process, terminal = leading_a_terminal(command, environ)
     seen = b""
     while b"up" not in seen:
         seen += os.read(terminal, 1000)
     for key in keys:
         time.sleep(0.3)
         os.write(terminal, key)
-    deadline = time.monotonic() + 10
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > deadline:
-            for child in subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True).stdout.split():
-                os.kill(int(child), signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(terminal)
-            return -1
-        time.sleep(0.05)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status)
+    try:
+        return process.wait(10)
+    except subprocess.TimeoutExpired:
+        for child in subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split():
+            os.kill(int(child), signal.SIGKILL)
+        process.wait()
+        return -1
+    finally:
+        os.close(terminal)
 
 
 Z, C, BACKSLASH = b"\x1a", b"\x03", b"\x1c"
@@ -236,11 +227,11 @@ def ended_by(keys: tuple[bytes, ...]) -> int:
 @pytest.mark.parametrize("keys", [(C,), (Z, C), (Z, Z, C), (Z, BACKSLASH), (BACKSLASH,)], ids=str)
 @pytest.mark.parametrize("start", [(), ("sh", "-c", '"$@"; exit $?', "sh")], ids=["leader", "of a shell without jobs"])
 def test_keys_without_job_control_do_what_they_do_to_the_bare_phase(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...], start: tuple[str, ...]
+    build: Build, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...], start: tuple[str, ...]
 ) -> None:
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nulimit -c 0\necho up\nwhile :; do sleep 0.05; done\n")
-    bare = on_a_terminal_with_keys([*start, str(phase)], shim.env, keys)
-    wrapped = on_a_terminal_with_keys([*start, *SHIM, "run", "--", str(phase)], shim.env, keys)
+    phase = build.phase(does="ulimit -c 0\necho up\nwhile :; do sleep 0.05; done")
+    bare = on_a_terminal_with_keys([*start, str(phase)], build.env, keys)
+    wrapped = on_a_terminal_with_keys([*start, *SHIM, "run", "--", str(phase)], build.env, keys)
     assert bare in (-ended_by(keys), 128 + ended_by(keys))
     assert wrapped in (-ended_by(keys), 128 + ended_by(keys))  # the first, where the shell before it dies of it too
 
@@ -248,20 +239,18 @@ def test_keys_without_job_control_do_what_they_do_to_the_bare_phase(
 @pytest.mark.skipif(os.getuid() != 0, reason="a namespace of processes needs root")
 @pytest.mark.parametrize("keys", [(C,), (Z, C), (Z, BACKSLASH)], ids=str)
 def test_keys_reach_a_phase_below_process_1(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...]
+    build: Build, tmp_path: pathlib.Path, parented: None, keys: tuple[bytes, ...]
 ) -> None:
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nulimit -c 0\necho up\nwhile :; do sleep 0.05; done\n")
+    phase = build.phase(does="ulimit -c 0\necho up\nwhile :; do sleep 0.05; done")
     inside = ["unshare", "--pid", "--fork", "--kill-child", *SHIM, "run", "--", str(phase)]
-    assert on_a_terminal_with_keys(inside, shim.env, keys) in (-ended_by(keys), 128 + ended_by(keys))
+    assert on_a_terminal_with_keys(inside, build.env, keys) in (-ended_by(keys), 128 + ended_by(keys))
 
 
-def test_a_shell_with_job_control_stops_and_continues_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+def test_a_shell_with_job_control_stops_and_continues_it(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
     """^Z, bg, fg and ^C, as a person at a terminal does it."""
-    phase = program(tmp_path / "restorer", "#!/bin/sh\necho up\nwhile :; do sleep 0.05; done\n")
-    environ = {**shim.env, "PS1": "$ ", "SHIM": " ".join([*SHIM, "run", "--", str(phase)])}
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environ)
+    phase = build.phase(does="echo up\nwhile :; do sleep 0.05; done")
+    environ = {**build.env, "PS1": "$ ", "SHIM": " ".join([*SHIM, "run", "--", str(phase)])}
+    process, terminal = leading_a_terminal(["bash", "--norc", "--noprofile", "-i"], environ)
     seen = b""
 
     def expect(text: bytes) -> None:
@@ -284,14 +273,14 @@ def test_a_shell_with_job_control_stops_and_continues_it(shim: Shim, tmp_path: p
     os.write(terminal, b"echo status $?\n")
     expect(b"status 130")
     os.write(terminal, b"exit\n")
-    os.waitpid(pid, 0)
+    process.wait()
     os.close(terminal)
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT"])
 @pytest.mark.parametrize("way", ["run", "drop-in"])
 def test_a_signal_before_the_phase_runs_ends_the_shim_silently(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path, name: str, way: str
+    build: Build, layers: Layers, tmp_path: pathlib.Path, name: str, way: str
 ) -> None:
     """Under `never` the daemon is asked first; this one never answers."""
     layers.write("r:1", "r:1")
@@ -302,7 +291,7 @@ def test_a_signal_before_the_phase_runs_ends_the_shim_silently(
         text = f"#!{sys.executable}\nimport sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
         command = [str(program(tmp_path / "restorer", text))] if way == "drop-in" else [*SHIM, "run", "--", str(phase)]
         environ = {
-            **shim.env,
+            **build.env,
             "DOCKER_HOST": f"unix://{tmp_path}/mute.sock",
             "ANALYZED_SHIM_PULL_POLICY": "never",
             "ANALYZED_SHIM_TIMEOUT": "30",
@@ -316,11 +305,9 @@ def test_a_signal_before_the_phase_runs_ends_the_shim_silently(
     assert (process.returncode, err) == (-signal.Signals[f"SIG{name}"], "")
 
 
-def test_the_terminal_s_interrupt_reaches_the_phase_once(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+def test_the_terminal_s_interrupt_reaches_the_phase_once(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
     child = program(tmp_path / "restorer", CHILD)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, [*SHIM, "run", "--", str(child)], shim.env)
+    process, terminal = leading_a_terminal([*SHIM, "run", "--", str(child)], build.env)
     seen = b""
     while not seen.endswith(b"\n"):
         seen += os.read(terminal, 1000)
@@ -329,27 +316,27 @@ def test_the_terminal_s_interrupt_reaches_the_phase_once(shim: Shim, tmp_path: p
         os.write(terminal, key)
         time.sleep(0.5)
     os.kill(inner, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+    code = process.wait()
     while True:
         try:
             seen += os.read(terminal, 1000)
         except OSError:
             break
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 128 + 9
+    assert code == 128 + 9
     assert (seen.count(b"SIGINT"), seen.count(b"SIGQUIT")) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM"])
 @pytest.mark.parametrize("trap", ["-", "exit 2"])
 def test_a_phase_that_a_forwarded_signal_ends_is_not_run_again(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, engine: servers.Engine, name: str, trap: str
+    build: Build, tmp_path: pathlib.Path, parented: None, engine: servers.Engine, name: str, trap: str
 ) -> None:
     """Whether the signal ends it or the phase ends by itself then, as Go's programs do by SIGQUIT."""
     engine.tag("r:1", f"sha256:{ID}")
     text = f'#!/bin/sh\ntrap "{trap}" {name}\necho run >> "{tmp_path}/runs"\necho up\nsleep 30 & wait\n'
     command = [*SHIM, "run", "--", str(program(tmp_path / "restorer", text))]
-    environ = {**shim.env, "DOCKER_HOST": engine.url}
+    environ = {**build.env, "DOCKER_HOST": engine.url}
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -363,40 +350,37 @@ def test_a_phase_that_a_forwarded_signal_ends_is_not_run_again(
 
 
 def test_a_phase_that_fails_by_itself_is_run_again_there(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, engine: servers.Engine
+    build: Build, tmp_path: pathlib.Path, parented: None, engine: servers.Engine
 ) -> None:
     """Else the test before would test nothing; so does a signal that asks for no end."""
     engine.tag("r:1", f"sha256:{ID}")
-    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho run >> "{tmp_path}/runs"\nkill -WINCH $PPID\nexit 2\n')
-    assert shim.run(phase, DOCKER_HOST=engine.url).code == 2
+    phase = build.phase(does=f'echo run >> "{tmp_path}/runs"\nkill -WINCH $PPID', exits=2)
+    build.run(phase, DOCKER_HOST=engine.url).expect(code=2)
     assert (tmp_path / "runs").read_text() == "run\nrun\n"
 
 
-def test_a_hang_up_of_the_terminal_reaches_the_phase(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+def test_a_hang_up_of_the_terminal_reaches_the_phase(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
     """The kernel sends it to the session's leader alone."""
     text = f'#!/bin/sh\ntrap "echo hup >> {tmp_path}/seen; exit 5" HUP\necho up\nwhile :; do sleep 0.05; done\n'
     phase = program(tmp_path / "restorer", text)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, [*SHIM, "run", "--", str(phase)], shim.env)
+    process, terminal = leading_a_terminal([*SHIM, "run", "--", str(phase)], build.env)
     assert os.read(terminal, 1000)
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 5
+    assert process.wait() == 5
     assert (tmp_path / "seen").read_text() == "hup\n"
 
 
-def test_an_alarm_that_was_set_for_the_phase_reaches_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nexec sleep 30\n")
+def test_an_alarm_that_was_set_for_the_phase_reaches_it(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
+    phase = build.phase(does="exec sleep 30")
     code = "import os, signal, sys; signal.alarm(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
-    assert subprocess.run(command, env=shim.env, check=False, timeout=20).returncode == 128 + signal.SIGALRM
+    assert subprocess.run(command, env=build.env, check=False, timeout=20).returncode == 128 + signal.SIGALRM
 
 
 @pytest.mark.parametrize("row", ["no-switch", "daemon-build", "daemon-out-of-reach", "unknown"])
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_a_stream_that_is_closed_stays_closed_and_nothing_else_takes_its_place(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, row: str, closed: tuple[int, ...]
+    build: Build, layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, row: str, closed: tuple[int, ...]
 ) -> None:
     engine.tag("r:1", f"sha256:{ID}")
     layers.write(ID if row == "no-switch" else "r:1", None if row == "no-switch" else "r:1")
@@ -408,8 +392,8 @@ def test_a_stream_that_is_closed_stays_closed_and_nothing_else_takes_its_place(
     options = ["--daemon"] if row.startswith("daemon") else []
     command = [*SHIM, "run", *options, "--", str(program(tmp_path / "restorer", text)), "-log-level", "debug"]
     redirected = ["sh", "-c", '"$@" ' + " ".join(f"{n}{'<' if n == 0 else '>'}&-" for n in closed), "sh", *command]
-    shim.unmeasured()
-    environ = {**shim.env, **({"DOCKER_HOST": engine.url} if row == "daemon-build" else {})}
+    build.unmeasured()
+    environ = {**build.env, **({"DOCKER_HOST": engine.url} if row == "daemon-build" else {})}
     assert subprocess.run(redirected, env=environ, capture_output=True, check=False, timeout=60).returncode == 0
     assert (tmp_path / "closed").read_text().split() == [str(n) for n in closed]
     if row != "unknown":
@@ -417,17 +401,17 @@ def test_a_stream_that_is_closed_stays_closed_and_nothing_else_takes_its_place(
     assert layers.reference == (ID if row in ("no-switch", "daemon-build") else "r:1")
 
 
-def test_an_exec_leaves_no_process_of_ours(shim: Shim, tmp_path: pathlib.Path, layers: Layers) -> None:
+def test_an_exec_leaves_no_process_of_ours(build: Build, tmp_path: pathlib.Path, layers: Layers) -> None:
     layers.write("r:1", "r:1")
-    phase = program(tmp_path / "restorer", "#!/bin/sh\necho $$ $PPID\n")
+    phase = build.phase(does="echo $$ $PPID")
     process = subprocess.Popen(
-        [*SHIM, "run", "--no-daemon", "--", phase], env=shim.env, stdout=subprocess.PIPE, text=True
+        [*SHIM, "run", "--no-daemon", "--", phase], env=build.env, stdout=subprocess.PIPE, text=True
     )
     out, _ = process.communicate(timeout=30)
     assert out.split() == [str(process.pid), str(os.getpid())]
 
 
-def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path, parented: None) -> None:
+def test_orphans_are_reaped_and_do_not_end_it(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
     """As process 1 the shim gets what a phase leaves behind; a subreaper stands in for process 1."""
     text = (
         "#!/bin/sh\nsh -c '(sleep 0.1; exit 3) &'\nsh -c '(exit 4) &'\nsleep 0.5\n"
@@ -439,7 +423,7 @@ def test_orphans_are_reaped_and_do_not_end_it(shim: Shim, tmp_path: pathlib.Path
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
-    assert subprocess.run(command, env=shim.env, check=False, timeout=30).returncode == 7
+    assert subprocess.run(command, env=build.env, check=False, timeout=30).returncode == 7
 
 
 def test_a_question_that_is_still_open_gets_no_signal_instead_of_us() -> None:
@@ -453,15 +437,15 @@ def test_a_question_that_is_still_open_gets_no_signal_instead_of_us() -> None:
 
 
 def test_a_parent_that_ignores_sigchld_does_not_lose_the_status(
-    shim: Shim, tmp_path: pathlib.Path, parented: None
+    build: Build, tmp_path: pathlib.Path, parented: None
 ) -> None:
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n")
+    phase = build.phase(exits=7)
     code = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
-    assert subprocess.run(command, env=shim.env, check=False, timeout=30).returncode == 7
+    assert subprocess.run(command, env=build.env, check=False, timeout=30).returncode == 7
 
 
 def test_a_program_is_found_by_path_or_in_path(tmp_path: pathlib.Path) -> None:
@@ -483,19 +467,19 @@ def test_a_program_is_found_by_path_or_in_path(tmp_path: pathlib.Path) -> None:
 )
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_a_phase_that_can_not_be_run_is_126_and_says_why(
-    shim: Shim, tmp_path: pathlib.Path, parented: None, content: str, mode: int, message: str, api: str
+    build: Build, tmp_path: pathlib.Path, parented: None, content: str, mode: int, message: str, api: str
 ) -> None:
     (tmp_path / "restorer").write_text(content)
     (tmp_path / "restorer").chmod(mode)
-    ended = shim.run(tmp_path / "restorer", CNB_PLATFORM_API=api)
-    assert ended.code == 126
+    ended = build.run(tmp_path / "restorer", CNB_PLATFORM_API=api)
+    ended.expect(code=126)
     assert f"{tmp_path}/restorer" in ended.err
     assert message in ended.err
 
 
-def test_a_phase_that_is_not_there_is_127(shim: Shim, parented: None) -> None:
-    ended = shim.run("no-such-phase")
-    assert ended.code == 127
+def test_a_phase_that_is_not_there_is_127(build: Build, parented: None) -> None:
+    ended = build.run("no-such-phase")
+    ended.expect(code=127)
     assert "no-such-phase not found" in ended.err
 
 

@@ -21,10 +21,10 @@ from shim.errors import EditRefused
 from shim.layers import group
 from shim.phase.handover import with_group
 from shim.phase.invocation import read
+from tests.support.build import SHIM, Build
 from tests.support.fuzz import SCALE, edited_as
 from tests.support.layers import ID, Layers
 from tests.support.processes import program
-from tests.support.shim import SHIM, Shim
 
 LOOKALIKES = [
     '[run-image]\nreference = "x"',
@@ -251,11 +251,11 @@ def told(tmp_path: pathlib.Path) -> pathlib.Path:
 )
 @given(st.lists(WORDS, max_size=6), st.sampled_from(["becomes", "parent", "no lookup"]))
 def test_any_arguments_reach_the_phase_unchanged(
-    shim: Shim, layers: Layers, told: pathlib.Path, arguments: list[bytes], how: str
+    build: Build, layers: Layers, told: pathlib.Path, arguments: list[bytes], how: str
 ) -> None:
     layers.write("r:1" if how == "parent" else ID, "r:1" if how == "parent" else None)
     out = told / "out"
-    env = {**shim.env, "TOLD": str(out), "CNB_PLATFORM_API": "0.12" if how == "becomes" else "0.11"}
+    env = {**build.env, "TOLD": str(out), "CNB_PLATFORM_API": "0.12" if how == "becomes" else "0.11"}
     for command in ([*SHIM, "run", "--", str(told / "plain" / "restorer")], [str(told / "restorer")]):
         out.unlink(missing_ok=True)
         ended = subprocess.run([*map(os.fsencode, command), *arguments], env=env, capture_output=True, check=False)

@@ -18,9 +18,8 @@ from shim.errors import BrokenFile
 from shim.layers import note, replacing
 from shim.layers.rights import AS_IT_IS, Rights
 from shim.phase import invocation
+from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers, analyzed_toml
-from tests.support.processes import program
-from tests.support.shim import SHIM, Shim
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, which needs root")
 USER = ("-uid", "1000", "-gid", "1000")
@@ -28,12 +27,12 @@ FORBID = (sys.executable, "-m", "tests.support.forbid")
 
 
 @pytest.fixture
-def owned(layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, shim: Shim) -> Layers:
+def owned(layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, build: Build) -> Layers:
     """A layers directory of user 1000, in a daemon build whose run image the engine has."""
-    shim.unmeasured()
+    build.unmeasured()
     layers.write("r:1", "r:1")
     engine.tag("r:1", f"sha256:{ID}")
-    shim.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
+    build.env |= {"DOCKER_HOST": engine.url, "ANALYZED_SHIM_DAEMON": "true"}
     (tmp_path / "engine.sock").chmod(0o600)  # the daemon's connection needs root
     for path in (layers.path, layers.toml, layers.group):
         os.chown(path, 1000, 1000)
@@ -134,9 +133,9 @@ def test_someone_who_is_not_root_never_takes_on_other_rights(tmp_path: pathlib.P
 @pytest.mark.parametrize(
     "start", ["setgroups denied", "setresuid denied", "no CAP_SETGID", "no CAP_SETUID", "no user 1000"]
 )
-def test_a_repair_by_root_that_can_not_take_on_all_of_a_user(shim: Shim, owned: Layers, start: str) -> None:
+def test_a_repair_by_root_that_can_not_take_on_all_of_a_user(build: Build, owned: Layers, start: str) -> None:
     """It repairs if it can, and in any case the phase gets the IDs and groups that the shim was started with."""
-    phase = program(shim.directory / "restorer", f"#!/bin/sh\nid -u >> {owned.path}/ids\nid -G >> {owned.path}/ids\n")
+    phase = build.phase(does=f"id -u >> {owned.path}/ids\nid -G >> {owned.path}/ids")
     starts = {
         "setgroups denied": [*FORBID, "setgroups"],
         "setresuid denied": [*FORBID, "setresuid"],
@@ -145,33 +144,33 @@ def test_a_repair_by_root_that_can_not_take_on_all_of_a_user(shim: Shim, owned: 
         "no user 1000": ["unshare", "--user", "--map-root-user"],
     }
     (owned.path / "ids").write_text("")
-    bare = subprocess.run([*starts[start], str(phase)], env=shim.env, capture_output=True, text=True, check=True)
+    bare = subprocess.run([*starts[start], str(phase)], env=build.env, capture_output=True, text=True, check=True)
     ids = (owned.path / "ids").read_text()
     (owned.path / "ids").write_text("")
-    ended = shim.call(*starts[start], *SHIM, "run", "--", str(phase), *USER)
+    ended = build.call(*starts[start], *SHIM, "run", "--", str(phase), *USER)
     assert (bare.returncode, ended.code) == (0, 0), ended.err
     assert (owned.path / "ids").read_text() == ids
     assert "internal error" not in ended.err
 
 
-def test_setgroups_denied_is_no_reason_not_to_repair(shim: Shim, owned: Layers) -> None:
+def test_setgroups_denied_is_no_reason_not_to_repair(build: Build, owned: Layers) -> None:
     """As in a user namespace, or with the groups kept by the container's runtime: a filter stands in for both."""
-    phase = program(shim.directory / "restorer", "#!/bin/sh\n")
-    ended = shim.call(*FORBID, "setgroups", *SHIM, "run", "--", str(phase), *USER)
+    phase = build.phase()
+    ended = build.call(*FORBID, "setgroups", *SHIM, "run", "--", str(phase), *USER)
     assert (ended.code, ended.outcome, owned.reference) == (0, "prevented", ID), ended.err
     assert owned.toml.stat().st_uid == 1000
 
 
 @pytest.mark.parametrize("way", ["as the user", "in a shared directory"])
 def test_a_file_of_another_owner_that_the_user_may_write_is_the_user_s_to_change(
-    shim: Shim, owned: Layers, way: str
+    build: Build, owned: Layers, way: str
 ) -> None:
     os.chown(owned.toml, 1234, 1000)
     owned.toml.chmod(0o664)
     if way == "in a shared directory":
         os.chown(owned.path, 1234, 1000)
         owned.path.chmod(0o2775)
-    ended = shim.run("restorer", *USER)
+    ended = build.run("restorer", *USER)
     assert (ended.code, ended.outcome, owned.reference) == (0, "prevented", ID), ended.err
     about = owned.toml.stat()
     assert (about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode)) == (1234, 1000, 0o664)
@@ -183,15 +182,15 @@ def test_a_file_of_another_owner_that_the_user_may_write_is_the_user_s_to_change
     [("hard link", "hard link"), ("another owner", "user 1000 may not write it"), ("unreadable", "Permission denied")],
 )
 def test_the_line_says_whether_it_may_be_planted_or_may_not_be_read(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str, words: str
+    build: Build, owned: Layers, tmp_path: pathlib.Path, kind: str, words: str
 ) -> None:
     target = tmp_path / "target.toml"
     target.write_text(analyzed_toml("r:1", "r:1"))
     target.chmod(0o644)
     owned.toml.unlink()
     plant(owned.toml, kind, target)
-    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"), *USER)
-    assert (ended.code, ended.outcome) == (0, "passed-through")
+    ended = build.run(build.phase(), *USER)
+    ended.expect(code=0, outcome="passed-through")
     assert words in ended.err
     assert ("may be planted" in ended.err) is (kind != "unreadable")
 
@@ -250,24 +249,24 @@ def test_a_directory_that_is_swapped_for_a_link_leads_root_nowhere(
 
 
 @pytest.mark.parametrize("place", ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"])
-def test_a_report_can_go_to_a_stream(shim: Shim, owned: Layers, place: str) -> None:
-    ended = shim.run("restorer", *USER, ANALYZED_SHIM_REPORT=place)
+def test_a_report_can_go_to_a_stream(build: Build, owned: Layers, place: str) -> None:
+    ended = build.run("restorer", *USER, ANALYZED_SHIM_REPORT=place)
     assert (ended.code, '"outcome": "prevented"' in ended.err) == (0, True), ended.err
 
 
 def test_a_report_can_go_to_a_pipe_and_below_root_s_own_links(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path
+    build: Build, owned: Layers, tmp_path: pathlib.Path
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
         time.sleep(0.2)
-        assert shim.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(pipe)).code == 0
+        build.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(pipe)).expect(code=0)
         assert json.loads(reader.communicate(timeout=10)[0])["outcome"] == "prevented"
     (tmp_path / "place").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "place")
     owned.write("r:1", "r:1")
-    assert shim.run("restorer", *USER, ANALYZED_SHIM_REPORT=f"{tmp_path}/link/r.json").code == 0
+    build.run("restorer", *USER, ANALYZED_SHIM_REPORT=f"{tmp_path}/link/r.json").expect(code=0)
     assert json.loads((tmp_path / "place" / "r.json").read_text())["outcome"] == "prevented"
 
 
@@ -279,16 +278,16 @@ def test_a_second_report_that_is_shorter_is_whole_and_keeps_the_mode(tmp_path: p
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"short", 0o600)
 
 
-def test_a_repair_is_made_with_the_user_s_rights_and_the_daemon_asked_with_root_s(shim: Shim, owned: Layers) -> None:
-    ended = shim.run("restorer", *USER)
+def test_a_repair_is_made_with_the_user_s_rights_and_the_daemon_asked_with_root_s(build: Build, owned: Layers) -> None:
+    ended = build.run("restorer", *USER)
     assert (ended.code, ended.outcome, owned.reference) == (0, "prevented", ID)
     about = owned.toml.stat()
     assert (about.st_uid, about.st_gid) == (1000, 1000)
     assert owned.stray() == set()
 
 
-def test_the_variables_say_who_the_user_is_too(shim: Shim, owned: Layers) -> None:
-    ended = shim.run("restorer", CNB_USER_ID="1000", CNB_GROUP_ID="1000")
+def test_the_variables_say_who_the_user_is_too(build: Build, owned: Layers) -> None:
+    ended = build.run("restorer", CNB_USER_ID="1000", CNB_GROUP_ID="1000")
     assert (ended.outcome, owned.toml.stat().st_uid) == ("prevented", 1000)
 
 
@@ -311,7 +310,7 @@ def plant(path: pathlib.Path, kind: str, target: pathlib.Path) -> None:
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "another owner", "unreadable"])
 @pytest.mark.parametrize("phase", ["restorer", "exporter"])
 def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str, phase: str
+    build: Build, owned: Layers, tmp_path: pathlib.Path, kind: str, phase: str
 ) -> None:
     target = tmp_path / "target.toml"
     target.write_text(analyzed_toml(f"r@sha256:{ID}", "r:1"))
@@ -319,9 +318,9 @@ def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
     owned.toml.unlink()
     plant(owned.toml, kind, target)
     before = target.read_bytes(), target.stat().st_mtime_ns
-    path = program(tmp_path / phase, "#!/bin/sh\nexit 23\n")
-    ended = shim.run(path, *USER, "-daemon", "app")
-    assert (ended.code, ended.outcome) == (23, "passed-through")
+    path = build.phase(phase, exits=23)
+    ended = build.run(path, *USER, "-daemon", "app")
+    ended.expect(code=23, outcome="passed-through")
     assert str(owned.toml) in ended.err
     assert ended.err.count("\n") == 1
     assert (target.read_bytes(), target.stat().st_mtime_ns) == before
@@ -330,45 +329,43 @@ def test_what_was_planted_as_analyzed_toml_is_refused_and_its_target_untouched(
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "another owner"])
 def test_what_was_planted_as_the_note_tells_nothing(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str
+    build: Build, owned: Layers, tmp_path: pathlib.Path, kind: str
 ) -> None:
     target = tmp_path / "note.toml"
     target.write_text("daemon = false\n")
     plant(owned.note, kind, target)
-    ended = shim.run("restorer", *USER, ANALYZED_SHIM_DAEMON="")
+    ended = build.run("restorer", *USER, ANALYZED_SHIM_DAEMON="")
     assert ended.code in (0, 1)
     assert str(owned.note) in ended.err
-    assert ended.report["certainty"] == "likely"
+    ended.expect(certainty="likely")
 
 
 def test_a_note_is_left_over_a_planted_link_and_not_through_it(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path
+    build: Build, owned: Layers, tmp_path: pathlib.Path
 ) -> None:
     target = tmp_path / "target"
     target.write_text("precious\n")
     owned.note.symlink_to(target)
-    ended = shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", *USER, "app")
-    assert ended.outcome == "noted"
+    build.run(build.phase("analyzer"), "-daemon", *USER, "app").expect(outcome="noted")
     assert target.read_text() == "precious\n"
     assert owned.note.stat().st_uid == 1000
     assert stat.S_IMODE(owned.note.lstat().st_mode) == 0o644
 
 
 def test_a_restorer_that_plants_a_link_while_it_runs_leads_nowhere(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path
+    build: Build, owned: Layers, tmp_path: pathlib.Path
 ) -> None:
     target = tmp_path / "target.toml"
     target.write_text(analyzed_toml("r:1", "r:1"))
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\nrm {owned.toml}\nln -s {target} {owned.toml}\n")
-    ended = shim.run(phase, *USER)
-    assert (ended.code, ended.outcome) == (0, "unrepaired")
+    phase = build.phase(does=f"rm {owned.toml}\nln -s {target} {owned.toml}")
+    build.run(phase, *USER).expect(code=0, outcome="unrepaired")
     assert target.read_text() == analyzed_toml("r:1", "r:1")
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "directory", "unreadable"])
 @pytest.mark.parametrize("verb", ["run", "fix"])
 def test_what_was_planted_as_the_report_is_left_alone(
-    shim: Shim, owned: Layers, tmp_path: pathlib.Path, kind: str, verb: str
+    build: Build, owned: Layers, tmp_path: pathlib.Path, kind: str, verb: str
 ) -> None:
     """In the layers directory; a pipe that nobody reads isn't waited for."""
     target = tmp_path / "precious"
@@ -376,38 +373,37 @@ def test_what_was_planted_as_the_report_is_left_alone(
     target.chmod(0o600)
     report = owned.path / "report.json"
     plant(report, kind, target)
-    phase = program(tmp_path / "exporter", "#!/bin/sh\nexit 23\n")
+    phase = build.phase("exporter", exits=23)
     owned.write(f"r@sha256:{'0' * 64}", "r:1")
     command = [*SHIM, "run", "--", str(phase), "-daemon", "app"] if verb == "run" else [*SHIM, "fix"]
     environ = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000", "ANALYZED_SHIM_REPORT": str(report)}
     ended = subprocess.run(
-        command, env={**shim.env, **environ}, capture_output=True, text=True, timeout=30, check=False
+        command, env={**build.env, **environ}, capture_output=True, text=True, timeout=30, check=False
     )
     assert (ended.returncode, owned.reference) == (23 if verb == "run" else 0, ID), ended.stderr
     assert f"the report can't be written to {report}" in ended.stderr
     assert target.read_text() == "precious\n"
 
 
-def test_a_report_in_the_layers_directory_is_the_user_s(shim: Shim, owned: Layers) -> None:
+def test_a_report_in_the_layers_directory_is_the_user_s(build: Build, owned: Layers) -> None:
     report = owned.path / "report.json"
-    assert shim.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(report)).code == 0
+    build.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(report)).expect(code=0)
     assert (json.loads(report.read_text())["outcome"], report.stat().st_uid) == ("prevented", 1000)
 
 
-def test_a_snapshot_and_a_repair_are_made_with_the_user_s_rights(shim: Shim, owned: Layers) -> None:
+def test_a_snapshot_and_a_repair_are_made_with_the_user_s_rights(build: Build, owned: Layers) -> None:
     owned.write(f"r@sha256:{'0' * 64}", "r:1")
     user = {"CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
-    assert shim.call(*SHIM, "snapshot", **user).code == 0
+    build.call(*SHIM, "snapshot", **user).expect(code=0)
     assert (owned.path / "analyzed-shim.snapshot.toml").stat().st_uid == 1000
-    ended = shim.call(*SHIM, "fix", **user)
+    ended = build.call(*SHIM, "fix", **user)
     assert (ended.code, owned.reference, owned.toml.stat().st_uid) == (0, ID, 1000), ended.err
     assert owned.stray() == set()
 
 
 def test_a_layers_directory_that_is_still_root_s_takes_the_note(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+    build: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
     """As on a new volume, which the analyzer gives to the user only later."""
-    ended = shim.run(program(tmp_path / "analyzer", "#!/bin/sh\n"), "-daemon", *USER, "app")
-    assert ended.outcome == "noted"
+    build.run(build.phase("analyzer"), "-daemon", *USER, "app").expect(outcome="noted")
     assert layers.note.stat().st_uid == 0

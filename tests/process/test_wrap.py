@@ -13,10 +13,10 @@ import pytest
 
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
+from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers
 from tests.support.parts import OTHER_ID, Parts
 from tests.support.processes import on_a_terminal, program
-from tests.support.shim import SHIM, Shim
 from tests.support.users import as_user
 
 # nothing-to-do
@@ -24,20 +24,20 @@ from tests.support.users import as_user
 
 @pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter"])
 @pytest.mark.parametrize("api", ["", "0.9", "0.12", "0.14"])
-def test_nothing_to_do_nothing_to_do_at_another_platform_api(shim: Shim, layers: Layers, phase: str, api: str) -> None:
+def test_nothing_to_do_at_another_platform_api(build: Build, layers: Layers, phase: str, api: str) -> None:
     layers.write("r:1", "r:1")
-    ended = shim.run(phase, "-version", CNB_PLATFORM_API=api)
-    assert (ended.code, ended.out, ended.err) == (0, "0.20.0+standin\n", "")
-    assert ended.outcome == "passed-through"
+    ended = build.run(phase, "-version", CNB_PLATFORM_API=api)
+    ended.expect(code=0, out="0.20.0+standin\n", err="", outcome="passed-through")
     assert "exit_code" not in ended.report
     assert not layers.note.exists()
 
 
-def test_nothing_to_do_no_extension(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_nothing_to_do_no_extension(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(ID, extensions=False)
     before = layers.toml.read_bytes()
-    ended = shim.run("restorer", "-daemon=false", **parts.at)
-    assert (ended.outcome, ended.report["reason"]) == ("passed-through", f"no image extension in {layers.group}")
+    build.run("restorer", "-daemon=false", **parts.at).expect(
+        outcome="passed-through", reason=f"no image extension in {layers.group}"
+    )
     assert parts.engine.asked == []
     assert layers.toml.read_bytes() == before
 
@@ -46,10 +46,10 @@ def test_nothing_to_do_no_extension(shim: Shim, layers: Layers, parts: Parts) ->
     "extra",
     ['  [run-image.target]\n    os = "linux"\n', '  extend = true\n  [run-image.target]\n    os = "linux"\n'],
 )
-def test_nothing_to_do_if_the_target_is_known(shim: Shim, layers: Layers, parts: Parts, extra: str) -> None:
+def test_nothing_to_do_if_the_target_is_known(build: Build, layers: Layers, parts: Parts, extra: str) -> None:
     layers.write(parts.name, parts.name, extra=extra)
-    ended = shim.run("restorer", options=("--daemon",), **parts.at)
-    assert ended.outcome == "passed-through"
+    ended = build.run("restorer", options=("--daemon",), **parts.at)
+    ended.expect(outcome="passed-through")
     assert "run-image.target.os is set" in ended.report["reason"]
     assert parts.engine.asked == []
 
@@ -58,42 +58,42 @@ def test_nothing_to_do_if_the_target_is_known(shim: Shim, layers: Layers, parts:
 
 
 @pytest.mark.parametrize("option", ["--daemon", "--no-daemon", "--strict"])
-def test_no_switch_the_crash_is_kept_away_in_every_build(shim: Shim, layers: Layers, option: str) -> None:
+def test_no_switch_the_crash_is_kept_away_in_every_build(build: Build, layers: Layers, option: str) -> None:
     layers.write(ID)
-    assert shim.run("restorer", options=(option,)).code == 0
-    ended = shim.run("restorer", options=(option,))
-    assert ended.outcome == "no-lookup"
-    assert layers.reference == ID
+    build.run("restorer", options=(option,)).expect(code=0)
+    ended = build.run("restorer", options=(option,))
+    ended.expect(outcome="no-lookup", reference=ID)
     assert ended.err.rstrip().endswith(" [no-lookup]")
-    assert subprocess.run([shim.lifecycle / "restorer"], env=shim.env, capture_output=True, check=False).returncode == 2
+    assert (
+        subprocess.run([build.lifecycle / "restorer"], env=build.env, capture_output=True, check=False).returncode == 2
+    )
 
 
 # registry-build
 
 
-def test_registry_build_a_registry_build_asks_the_registry_and_keeps_its_digest(
-    shim: Shim, layers: Layers, parts: Parts
-) -> None:
+def test_a_registry_build_asks_the_registry_and_keeps_its_digest(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", options=("--no-daemon",), **parts.at)
-    assert (ended.outcome, layers.reference) == ("not-a-daemon-build", parts.digest)
+    ended = build.run("restorer", options=("--no-daemon",), **parts.at)
+    ended.expect(outcome="not-a-daemon-build", reference=parts.digest)
     assert (ended.err, parts.engine.asked) == ("", [])
 
 
-def test_registry_build_an_empty_reference_gets_its_name(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_registry_build_an_empty_reference_gets_its_name(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write("", parts.name)
-    ended = shim.run("restorer", options=("--no-daemon",), STANDIN_VERSION="0.17")
-    assert (ended.outcome, layers.reference) == ("filled", parts.name)
-    assert shim.run("exporter", "app:1").code == 0
+    build.run("restorer", options=("--no-daemon",), STANDIN_VERSION="0.17").expect(
+        outcome="filled", reference=parts.name
+    )
+    build.run("exporter", "app:1").expect(code=0)
 
 
 # daemon-build
 
 
-def test_daemon_build_prevented(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_daemon_build_prevented(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", options=("--daemon",), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    ended = build.run("restorer", options=("--daemon",), **parts.at)
+    ended.expect(code=0, outcome="prevented", reference=parts.id)
     assert parts.registry.asked == []
     assert parts.engine.asked == [
         "GET /_ping",
@@ -115,94 +115,96 @@ def test_daemon_build_prevented(shim: Shim, layers: Layers, parts: Parts) -> Non
         "store": "memory",
     }
     assert (report["exit_code"], report["runs"]) == (0, 1)
-    assert report["command"] == [str(shim.lifecycle / "restorer")]
+    assert report["command"] == [str(build.lifecycle / "restorer")]
     assert report["seconds"] > 0
     assert report["warnings"] == []
     assert layers.stray() == set()
 
 
-def test_daemon_build_without_a_report_two_questions_are_all(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_daemon_build_without_a_report_two_questions_are_all(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", options=("--daemon",), ANALYZED_SHIM_REPORT="", **parts.at)
-    assert (ended.code, layers.reference) == (0, parts.id)
+    ended = build.run("restorer", options=("--daemon",), ANALYZED_SHIM_REPORT="", **parts.at)
+    ended.expect(code=0, reference=parts.id)
     assert parts.engine.asked == ["GET /_ping", f"GET /images/{parts.name}/json"]
     assert ended.err.count("\n") == 1
 
 
-def test_daemon_build_never_and_not_there_is_80_before_anything_runs(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_daemon_build_never_and_not_there_is_80_before_anything_runs(
+    build: Build, layers: Layers, parts: Parts
+) -> None:
     name = f"{parts.registry.host}/run/absent:1.0"
     layers.write(name, name)
     before = layers.identity()
-    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
-    assert (ended.code, ended.outcome) == (80, "not-in-daemon")
+    ended = build.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    ended.expect(code=80, outcome="not-in-daemon")
     assert f"docker pull {name}" in ended.err
     assert layers.identity() == before
     assert parts.registry.asked == []
 
 
-def test_daemon_build_never_and_there(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_daemon_build_never_and_there(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY="never", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
-    assert ended.report["evidence"] == "pull policy"
+    build.run("restorer", ANALYZED_SHIM_PULL_POLICY="never", **parts.at).expect(
+        code=0, outcome="prevented", reference=parts.id, evidence="pull policy"
+    )
     assert parts.registry.asked == []
 
 
 @pytest.mark.parametrize("policy", ["if-not-present", "always"])
-def test_daemon_build_pulled(shim: Shim, layers: Layers, parts: Parts, policy: str) -> None:
+def test_daemon_build_pulled(build: Build, layers: Layers, parts: Parts, policy: str) -> None:
     name = parts.registry.push("run/new:1.0", parts.image)
     layers.write(name, name)
-    ended = shim.run("restorer", options=("--pull-policy", policy), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    ended = build.run("restorer", options=("--pull-policy", policy), **parts.at)
+    ended.expect(code=0, outcome="prevented", reference=parts.id)
     assert ended.report["pulled"] is True
     assert f"analyzed-shim: pulling {name} into the daemon\n" in ended.err
 
 
 def test_daemon_build_on_a_terminal_the_progress_is_one_line_that_goes(
-    shim: Shim, layers: Layers, parts: Parts
+    build: Build, layers: Layers, parts: Parts
 ) -> None:
     name = parts.registry.push("run/new:1.0", parts.image)
     layers.write(name, name)
-    command = [*SHIM, "run", "--daemon", "--", str(shim.lifecycle / "restorer")]
-    code, seen = on_a_terminal(command, {**shim.env, **parts.at})
+    command = [*SHIM, "run", "--daemon", "--", str(build.lifecycle / "restorer")]
+    code, seen = on_a_terminal(command, {**build.env, **parts.at})
     assert code == 0, seen
     assert b"\r\x1b[Kanalyzed-shim: pulling " + name.encode() in seen
     assert b"\r\x1b[K" in seen.rpartition(b"MB")[2]
     assert layers.reference == parts.id
     other = parts.registry.push("run/other:1.0", parts.image)
     layers.write(other, other)
-    code, seen = on_a_terminal([*command, "-log-level", "error"], {**shim.env, **parts.at})
+    code, seen = on_a_terminal([*command, "-log-level", "error"], {**build.env, **parts.at})
     assert (code, seen, layers.reference) == (0, b"", parts.id)
 
 
 def test_a_warning_is_coloured_on_a_terminal_unless_it_must_not_be(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+    build: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
     layers.write("r:1", "r:1")
-    phase = program(tmp_path / "restorer", "#!/bin/sh\n")
+    phase = build.phase()
     layers.group.write_text("group-extensions = 3\n")
     for environ, coloured in (({}, True), ({"CNB_NO_COLOR": "true"}, False), ({"NO_COLOR": "1"}, False)):
-        _, seen = on_a_terminal([*SHIM, "run", "--daemon", "--", str(phase)], {**shim.env, **environ})
+        _, seen = on_a_terminal([*SHIM, "run", "--daemon", "--", str(phase)], {**build.env, **environ})
         assert (b"\x1b[33mWarning: \x1b[0m" in seen) is coloured, seen
 
 
-def test_daemon_build_always_pulls_first(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_daemon_build_always_pulls_first(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
     newer = images.multi("newer")
     parts.registry.push("run/app:1.0", newer)
-    ended = shim.run("restorer", options=("--pull-policy", "always"), **parts.at)
-    assert ended.outcome == "prevented"
-    assert layers.reference == newer.config_digest(ARCHITECTURE).removeprefix("sha256:")
+    build.run("restorer", options=("--pull-policy", "always"), **parts.at).expect(
+        outcome="prevented", reference=newer.config_digest(ARCHITECTURE).removeprefix("sha256:")
+    )
 
 
 def test_daemon_build_always_that_fails_is_a_warning_where_the_image_is_there(
-    shim: Shim, layers: Layers, parts: Parts
+    build: Build, layers: Layers, parts: Parts
 ) -> None:
     name = f"{parts.registry.host}/run/local:1.0"
     parts.engine.tag(name, f"sha256:{parts.id}")
     layers.write(name, name)
-    ended = shim.run("restorer", options=("--pull-policy", "always"), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "prevented", parts.id)
+    ended = build.run("restorer", options=("--pull-policy", "always"), **parts.at)
+    ended.expect(code=0, outcome="prevented", reference=parts.id)
     assert ended.report["pulled"] is False
     assert f"{name} can't be pulled" in ended.report["warnings"][0]
 
@@ -210,23 +212,24 @@ def test_daemon_build_always_that_fails_is_a_warning_where_the_image_is_there(
 @pytest.mark.parametrize("policy", ["if-not-present", "always"])
 @pytest.mark.parametrize(("strict", "code"), [("--no-strict", 1), ("--strict", 81)])
 def test_daemon_build_not_to_be_had_at_all(
-    shim: Shim, layers: Layers, parts: Parts, policy: str, strict: str, code: int
+    build: Build, layers: Layers, parts: Parts, policy: str, strict: str, code: int
 ) -> None:
     name = f"{parts.registry.host}/run/absent:1.0"
     layers.write(name, name)
-    ended = shim.run("restorer", options=("--pull-policy", policy, strict), **parts.at)
-    assert ended.outcome == "not-in-daemon"
+    ended = build.run("restorer", options=("--pull-policy", policy, strict), **parts.at)
+    ended.expect(outcome="not-in-daemon")
     assert f"docker pull {name}" in ended.err
-    assert ended.code == code
+    ended.expect(code=code)
 
 
 def test_daemon_build_the_restorer_s_own_failure_counts(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path
 ) -> None:
     layers.write(parts.name, parts.name)
-    phase = program(tmp_path / "restorer", "#!/bin/sh\nexit 44\n")
-    ended = shim.run(phase, options=("--daemon", "--strict"), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (44, "unchanged", parts.name)
+    phase = build.phase(exits=44)
+    build.run(phase, options=("--daemon", "--strict"), **parts.at).expect(
+        code=44, outcome="unchanged", reference=parts.name
+    )
 
 
 # daemon-out-of-reach
@@ -237,35 +240,36 @@ def test_daemon_build_the_restorer_s_own_failure_counts(
     [("no-such.sock", "not found"), ("dead.sock", "refuses connections"), ("file", "is not a socket")],
 )
 def test_out_of_reach_the_engine_can_not_be_asked(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, socket: str, words: str
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path, socket: str, words: str
 ) -> None:
     dead = servers.Engine(str(tmp_path / "dead.sock"))
     dead.shutdown()
     dead.server_close()
     (tmp_path / "file").write_text("")
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=f"unix://{tmp_path}/{socket}")
-    assert (ended.code, ended.outcome, layers.reference) == (0, "kept-name", parts.name)
+    ended = build.run("restorer", options=("--daemon",), DOCKER_HOST=f"unix://{tmp_path}/{socket}")
+    ended.expect(code=0, outcome="kept-name", reference=parts.name)
     assert words in ended.err
     assert ("exit_code" in ended.report) == (socket == "dead.sock")  # that nobody listens is seen by asking
     assert parts.registry.asked == []
 
 
-def test_out_of_reach_an_empty_reference_gets_its_name(shim: Shim, layers: Layers) -> None:
+def test_out_of_reach_an_empty_reference_gets_its_name(build: Build, layers: Layers) -> None:
     layers.write("", "r:1")
-    ended = shim.run("restorer", options=("--daemon",), STANDIN_VERSION="0.17")
-    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1")
+    build.run("restorer", options=("--daemon",), STANDIN_VERSION="0.17").expect(
+        code=0, outcome="filled", reference="r:1"
+    )
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
 @pytest.mark.parametrize("option", [(), ("--daemon",)])
 def test_out_of_reach_a_socket_that_is_not_ours_to_open(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
 ) -> None:
     layers.write(parts.name, parts.name)
     (tmp_path / "engine.sock").chmod(0o660)
-    phase = str(program(tmp_path / "restorer", "#!/bin/sh\n"))
-    code, err, report = as_user(shim, layers, "", "run", *option, "--", phase, **parts.at)
+    phase = str(build.phase())
+    code, err, report = as_user(build, layers, "", "run", *option, "--", phase, **parts.at)
     assert code == 0, err
     assert (report["outcome"], report["certainty"]) == ("kept-name", "known" if option else "likely")
     assert "permission denied on" in err
@@ -275,13 +279,13 @@ def test_out_of_reach_a_socket_that_is_not_ours_to_open(
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
 @pytest.mark.parametrize("option", [(), ("--daemon",)])
 def test_where_there_is_no_room_for_a_process_it_becomes_the_phase(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path, option: tuple[str, ...]
 ) -> None:
     layers.write(parts.name, parts.name)
     (tmp_path / "engine.sock").chmod(0o666)
-    phase = str(program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n"))
+    phase = str(build.phase(exits=7))
     limit = "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))"
-    code, err, _ = as_user(shim, layers, limit, "run", *option, "--", phase, **parts.at)
+    code, err, _ = as_user(build, layers, limit, "run", *option, "--", phase, **parts.at)
     assert code == 7, err
     assert "no process can be started" in err
     assert layers.reference == parts.name
@@ -289,12 +293,12 @@ def test_where_there_is_no_room_for_a_process_it_becomes_the_phase(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
 def test_with_neither_room_for_a_process_nor_for_a_memory_file_the_note_has_the_group(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+    build: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
     layers.write(ID)
-    phase = program(tmp_path / "restorer", '#!/bin/sh\nread a < "${1#-group=}" && exit 7\n')
+    phase = build.phase(does='read a < "${1#-group=}" && exit 7')
     limits = "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)); forbid.forbid(forbid.NUMBERS['memfd_create'][machine])"
-    code, err, _ = as_user(shim, layers, limits, "run", "--", str(phase))
+    code, err, _ = as_user(build, layers, limits, "run", "--", str(phase))
     assert code == 7, err
     assert layers.stray() == set()
 
@@ -302,103 +306,93 @@ def test_with_neither_room_for_a_process_nor_for_a_memory_file_the_note_has_the_
 # likely
 
 
-def test_likely_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_likely_reverted(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", parts.id)
-    assert (ended.report["certainty"], ended.report["reference_after"]) == ("likely", parts.digest)
+    build.run("restorer", **parts.at).expect(
+        code=0, outcome="reverted", reference=parts.id, certainty="likely", reference_after=parts.digest
+    )
     assert not any("POST" in asked for asked in parts.engine.asked)
 
 
-def test_likely_a_digest_of_another_image_is_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_likely_a_digest_of_another_image_is_reverted(build: Build, layers: Layers, parts: Parts) -> None:
     parts.engine.tag(parts.digest, f"sha256:{OTHER_ID}")
     layers.write(parts.name, parts.name)
-    assert shim.run("restorer", **parts.at).outcome == "reverted"
+    build.run("restorer", **parts.at).expect(outcome="reverted")
     assert layers.reference == parts.id
 
 
-def test_likely_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_likely_resolves(build: Build, layers: Layers, parts: Parts) -> None:
     parts.engine.tag(parts.digest, f"sha256:{parts.id}")
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", parts.digest)
+    build.run("restorer", **parts.at).expect(code=0, outcome="resolves", reference=parts.digest)
 
 
-def test_likely_unchanged(shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
+def test_likely_unchanged(build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path) -> None:
     layers.write(parts.name, parts.name)
     before = layers.identity()
-    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"), **parts.at)
-    assert (ended.code, ended.outcome) == (0, "unchanged")
+    build.run(build.phase(), **parts.at).expect(code=0, outcome="unchanged")
     assert layers.identity() == before
 
 
-def test_likely_filled(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_likely_filled(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write("", parts.name)
-    ended = shim.run("restorer", STANDIN_VERSION="0.17", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", parts.id)
+    build.run("restorer", STANDIN_VERSION="0.17", **parts.at).expect(code=0, outcome="filled", reference=parts.id)
 
 
-def test_likely_retried(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_likely_retried(build: Build, layers: Layers, parts: Parts) -> None:
     name = f"{parts.registry.host}/run/local:1.0"
     parts.engine.tag(name, f"sha256:{parts.id}")
     layers.write(name, name)
-    ended = shim.run("restorer", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "retried", parts.id)
-    assert ended.report["runs"] == 2
+    ended = build.run("restorer", **parts.at)
+    ended.expect(code=0, outcome="retried", reference=parts.id, runs=2)
     assert "retrying without the registry lookup" in ended.err
 
 
 def test_likely_the_second_run_s_status_counts(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path
 ) -> None:
     layers.write(parts.name, parts.name)
-    phase = program(tmp_path / "restorer", f"#!/bin/sh\necho x >> {tmp_path}/n\nexit $(wc -l < {tmp_path}/n)\n")
-    ended = shim.run(phase, **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (2, "unchanged", parts.name)
-    assert ended.report["runs"] == 2
+    phase = build.phase(does=f"echo x >> {tmp_path}/n\nexit $(wc -l < {tmp_path}/n)")
+    build.run(phase, **parts.at).expect(code=2, outcome="unchanged", reference=parts.name, runs=2)
 
 
 def test_likely_a_failure_that_touched_the_file_is_passed_on(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path
 ) -> None:
     layers.write(parts.name, parts.name)
-    phase = program(tmp_path / "restorer", f'#!/bin/sh\necho "# x" >> {layers.toml}\nexit 9\n')
-    ended = shim.run(phase, **parts.at)
-    assert (ended.code, ended.outcome, ended.report["runs"]) == (9, "unchanged", 1)
+    phase = build.phase(does=f'echo "# x" >> {layers.toml}', exits=9)
+    build.run(phase, **parts.at).expect(code=9, outcome="unchanged", runs=1)
     assert layers.toml.read_text().endswith("# x\n")
 
 
 # unknown
 
 
-def test_unknown_a_rewrite_that_nothing_explains_names_the_option(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_unknown_a_rewrite_that_nothing_explains_names_the_option(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer")
-    assert (ended.code, ended.outcome, layers.reference) == (0, "daemon-unknown", parts.digest)
+    ended = build.run("restorer")
+    ended.expect(code=0, outcome="daemon-unknown", reference=parts.digest)
     assert "ANALYZED_SHIM_DAEMON=true" in ended.err
 
 
-def test_unknown_no_rewrite_no_line(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_unknown_no_rewrite_no_line(build: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     layers.write("r:1", "r:1")
-    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\n"))
-    assert (ended.code, ended.outcome, ended.err) == (0, "daemon-unknown", "")
+    build.run(build.phase()).expect(code=0, outcome="daemon-unknown", err="")
 
 
-def test_unknown_filled(shim: Shim, layers: Layers) -> None:
+def test_unknown_filled(build: Build, layers: Layers) -> None:
     layers.write("", "r:1")
-    ended = shim.run("restorer", STANDIN_VERSION="0.17")
-    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", "r:1")
+    build.run("restorer", STANDIN_VERSION="0.17").expect(code=0, outcome="filled", reference="r:1")
 
 
-def test_unknown_an_engine_that_lacks_the_image_is_not_told_to_pull(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_unknown_an_engine_that_lacks_the_image_is_not_told_to_pull(build: Build, layers: Layers, parts: Parts) -> None:
     name = parts.registry.push("run/new:1.0", parts.image)
     layers.write(name, name)
-    ended = shim.run("restorer", **parts.at)
-    assert (ended.code, ended.outcome) == (0, "daemon-unknown")
+    build.run("restorer", **parts.at).expect(code=0, outcome="daemon-unknown")
     assert not any("POST" in asked for asked in parts.engine.asked)
     layers.write("", name)
-    ended = shim.run("restorer", STANDIN_VERSION="0.17", **parts.at)
-    assert (ended.outcome, layers.reference) == ("daemon-unknown", "")
+    ended = build.run("restorer", STANDIN_VERSION="0.17", **parts.at)
+    ended.expect(outcome="daemon-unknown", reference="")
     assert "wrap the exporter too" in ended.err
 
 
@@ -416,93 +410,98 @@ def test_unknown_an_engine_that_lacks_the_image_is_not_told_to_pull(shim: Shim, 
     ],
 )
 def test_takes_it_nothing_is_asked(
-    shim: Shim, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, reference: str, image: str, daemon: bool
+    build: Build,
+    layers: Layers,
+    engine: servers.Engine,
+    tmp_path: pathlib.Path,
+    reference: str,
+    image: str,
+    daemon: bool,
 ) -> None:
     layers.write(reference, image)
     before = layers.identity()
-    phase = program(tmp_path / "exporter", "#!/bin/sh\n")
-    ended = shim.run(phase, *(["-daemon"] if daemon else []), "app:1", DOCKER_HOST=engine.url)
+    phase = build.phase("exporter")
+    ended = build.run(phase, *(["-daemon"] if daemon else []), "app:1", DOCKER_HOST=engine.url)
     assert (ended.code, ended.outcome, engine.asked) == (0, "passed-through", [])
     assert layers.identity() == before
 
 
-def test_repairs_reverted(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_repairs_reverted(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.digest, parts.name)
-    ended = shim.run("exporter", "-daemon", "app:1", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "reverted", parts.id)
+    ended = build.run("exporter", "-daemon", "app:1", **parts.at)
+    ended.expect(code=0, outcome="reverted", reference=parts.id)
     assert "exit_code" not in ended.report
 
 
-def test_repairs_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_repairs_resolves(build: Build, layers: Layers, parts: Parts) -> None:
     parts.engine.tag(parts.digest, f"sha256:{parts.id}")
     layers.write(parts.digest, parts.name)
-    ended = shim.run("exporter", "app:1", CNB_USE_DAEMON="true", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", parts.digest)
-    assert ended.report["evidence"] == "CNB_USE_DAEMON"
+    build.run("exporter", "app:1", CNB_USE_DAEMON="true", **parts.at).expect(
+        code=0, outcome="resolves", reference=parts.digest, evidence="CNB_USE_DAEMON"
+    )
 
 
-def test_repairs_what_a_platform_pulled_by_digest_resolves(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_repairs_what_a_platform_pulled_by_digest_resolves(build: Build, layers: Layers, parts: Parts) -> None:
     name = f"{parts.registry.host}/run/gone:1.0"
     digest = f"{parts.registry.host}/run/gone@sha256:{OTHER_ID}"
     parts.engine.tag(digest, f"sha256:{parts.id}")
     layers.write(digest, name)
-    ended = shim.run("exporter", "-daemon", "app:1", options=("--strict",), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "resolves", digest)
+    build.run("exporter", "-daemon", "app:1", options=("--strict",), **parts.at).expect(
+        code=0, outcome="resolves", reference=digest
+    )
 
 
 @pytest.mark.parametrize(("strict", "code"), [("--no-strict", 62), ("--strict", 81)])
-def test_repairs_not_in_the_daemon(shim: Shim, layers: Layers, parts: Parts, strict: str, code: int) -> None:
+def test_repairs_not_in_the_daemon(build: Build, layers: Layers, parts: Parts, strict: str, code: int) -> None:
     digest = f"{parts.registry.host}/run/gone@sha256:{OTHER_ID}"
     layers.write(digest, "r:gone")
-    ended = shim.run("exporter", "-daemon", "app:1", options=(strict,), **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (code, "not-in-daemon", digest)
+    ended = build.run("exporter", "-daemon", "app:1", options=(strict,), **parts.at)
+    ended.expect(code=code, outcome="not-in-daemon", reference=digest)
     assert "docker pull r:gone" in ended.err
 
 
-def test_the_line_of_an_error_ends_with_the_outcome_too(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_the_line_of_an_error_ends_with_the_outcome_too(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write("r:gone", "r:gone")
-    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    ended = build.run("restorer", options=("--pull-policy", "never"), **parts.at)
     assert (ended.code, ended.err.endswith(" [not-in-daemon]\n")) == (80, True), ended.err
     layers.write(parts.digest, "r:gone")
-    ended = shim.run("exporter", "-daemon", "app:1", options=("--strict",))
+    ended = build.run("exporter", "-daemon", "app:1", options=("--strict",))
     assert (ended.code, ended.err.endswith(" [unrepaired]\n")) == (81, True), ended.err
 
 
 @pytest.mark.parametrize(("strict", "code"), [("--no-strict", 1), ("--strict", 81)])
-def test_repairs_no_answer(shim: Shim, layers: Layers, parts: Parts, strict: str, code: int) -> None:
+def test_repairs_no_answer(build: Build, layers: Layers, parts: Parts, strict: str, code: int) -> None:
     layers.write(parts.digest, parts.name)
-    ended = shim.run("exporter", "-daemon", "app:1", options=(strict,))
-    assert (ended.code, ended.outcome, layers.reference) == (code, "unrepaired", parts.digest)
+    ended = build.run("exporter", "-daemon", "app:1", options=(strict,))
+    ended.expect(code=code, outcome="unrepaired", reference=parts.digest)
     assert f"docker pull {parts.digest}" in ended.err
 
 
 def test_repairs_filled_with_the_id_or_the_name(
-    shim: Shim, layers: Layers, parts: Parts, tmp_path: pathlib.Path
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path
 ) -> None:
-    phase = program(tmp_path / "exporter", "#!/bin/sh\n")
+    phase = build.phase("exporter")
     layers.write("", parts.name)
-    assert shim.run(phase, "-daemon", "app:1", **parts.at).outcome == "filled"
+    build.run(phase, "-daemon", "app:1", **parts.at).expect(outcome="filled")
     assert layers.reference == parts.id
     for environ, name in ((parts.at, "r:gone"), ({}, parts.name)):
         layers.write("", name)
-        ended = shim.run(phase, "-daemon", "app:1", **environ)
-        assert (ended.outcome, layers.reference) == ("filled", name)
+        ended = build.run(phase, "-daemon", "app:1", **environ)
+        ended.expect(outcome="filled", reference=name)
         assert f"docker pull {name}" in ended.err
 
 
-def test_heals_the_name_comes_back_in_a_registry_build(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_heals_the_name_comes_back_in_a_registry_build(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.id, parts.name)
-    bare = subprocess.run([shim.lifecycle / "exporter", "app:1"], env=shim.env, capture_output=True, check=False)
+    bare = subprocess.run([build.lifecycle / "exporter", "app:1"], env=build.env, capture_output=True, check=False)
     assert bare.returncode == 1
-    ended = shim.run("exporter", "app:1", **parts.at)
-    assert (ended.code, ended.outcome, layers.reference) == (0, "name-restored", parts.name)
+    build.run("exporter", "app:1", **parts.at).expect(code=0, outcome="name-restored", reference=parts.name)
     assert parts.engine.asked == []
 
 
-def test_heals_an_empty_reference_gets_its_name_in_a_registry_build(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_heals_an_empty_reference_gets_its_name_in_a_registry_build(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write("", parts.name)
-    ended = shim.run("exporter", "app:1")
-    assert (ended.code, ended.outcome, layers.reference) == (0, "filled", parts.name)
+    build.run("exporter", "app:1").expect(code=0, outcome="filled", reference=parts.name)
 
 
 # The note, and whole builds.
@@ -519,25 +518,25 @@ def test_heals_an_empty_reference_gets_its_name_in_a_registry_build(shim: Shim, 
     ],
 )
 def test_the_analyzer_leaves_the_note(
-    shim: Shim,
+    build: Build,
     layers: Layers,
     tmp_path: pathlib.Path,
     arguments: tuple[str, ...],
     environ: dict[str, str],
     daemon: bool,
 ) -> None:
-    phase = program(tmp_path / "analyzer", "#!/bin/sh\nexit 7\n")
-    ended = shim.run(phase, *arguments, "app:1", **environ)
-    assert (ended.code, ended.outcome, ended.err) == (7, "noted", "")
+    phase = build.phase("analyzer", exits=7)
+    ended = build.run(phase, *arguments, "app:1", **environ)
+    ended.expect(code=7, outcome="noted", err="")
     assert f"daemon = {str(daemon).lower()}\n" in layers.note.read_text()
     assert stat.S_IMODE(layers.note.stat().st_mode) == 0o644
-    assert ended.report["build"] == ("daemon" if daemon else "registry")
+    ended.expect(build="daemon" if daemon else "registry")
 
 
-def test_the_note_stands_beside_analyzed_toml(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_the_note_stands_beside_analyzed_toml(build: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    phase = program(tmp_path / "analyzer", "#!/bin/sh\n")
-    assert shim.run(phase, "-daemon", "-analyzed", f"{tmp_path}/elsewhere/a.toml", "app:1").outcome == "noted"
+    phase = build.phase("analyzer")
+    build.run(phase, "-daemon", "-analyzed", f"{tmp_path}/elsewhere/a.toml", "app:1").expect(outcome="noted")
     assert (tmp_path / "elsewhere" / "analyzed-shim.toml").exists()
     assert not layers.note.exists()
 
@@ -545,7 +544,7 @@ def test_the_note_stands_beside_analyzed_toml(shim: Shim, layers: Layers, tmp_pa
 @pytest.mark.parametrize("wrapped", [("analyzer", "restorer", "exporter"), ("restorer",), ("exporter",)])
 @pytest.mark.parametrize("version", ["0.17", "0.20"])
 def test_whole_builds_for_a_daemon(
-    shim: Shim, layers: Layers, parts: Parts, wrapped: tuple[str, ...], version: str
+    build: Build, layers: Layers, parts: Parts, wrapped: tuple[str, ...], version: str
 ) -> None:
     environ = {**parts.at, "STANDIN_VERSION": version, "STANDIN_SWITCH": parts.name}
     for phase, *arguments in (
@@ -555,9 +554,9 @@ def test_whole_builds_for_a_daemon(
         ["exporter", "-daemon", "app:1"],
     ):
         if phase in wrapped:
-            ended = shim.run(phase, *arguments, **environ)
+            ended = build.run(phase, *arguments, **environ)
         else:
-            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+            ended = build.call(str(build.lifecycle / phase), *arguments, **environ)
         assert ended.code == 0, (phase, ended.err)
     assert parts.engine.find("app:1") == f"sha256:{parts.id}"
 
@@ -566,7 +565,7 @@ def test_whole_builds_for_a_daemon(
     ("wrapped", "final"), [(("analyzer", "restorer", "exporter"), "digest"), (("restorer", "exporter"), "name")]
 )
 def test_whole_builds_for_a_registry_beside_a_daemon(
-    shim: Shim, layers: Layers, parts: Parts, wrapped: tuple[str, ...], final: str
+    build: Build, layers: Layers, parts: Parts, wrapped: tuple[str, ...], final: str
 ) -> None:
     environ = {**parts.at, "STANDIN_SWITCH": parts.name}
     for phase, *arguments in (
@@ -578,9 +577,9 @@ def test_whole_builds_for_a_registry_beside_a_daemon(
         if phase == "restorer" and "analyzer" not in wrapped:  # without the note and a previous image it is a guess
             layers.write(parts.name, parts.name)
         if phase in wrapped:
-            ended = shim.run(phase, *arguments, **environ)
+            ended = build.run(phase, *arguments, **environ)
         else:
-            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+            ended = build.call(str(build.lifecycle / phase), *arguments, **environ)
         assert ended.code == 0, (phase, ended.err)
     assert layers.reference == (parts.digest if final == "digest" else parts.name)
 
@@ -589,11 +588,11 @@ def test_whole_builds_for_a_registry_beside_a_daemon(
 
 
 @pytest.fixture
-def drop_in(shim: Shim, tmp_path: pathlib.Path) -> pathlib.Path:
+def drop_in(build: Build, tmp_path: pathlib.Path) -> pathlib.Path:
     """A lifecycle directory with the shim in the place of the three phases."""
     directory = tmp_path / "cnb"
     directory.mkdir()
-    (directory / "lifecycle").write_bytes((shim.lifecycle / "lifecycle").read_bytes())
+    (directory / "lifecycle").write_bytes((build.lifecycle / "lifecycle").read_bytes())
     (directory / "lifecycle").chmod(0o755)
     (directory / "detector").symlink_to("lifecycle")
     for phase in ("analyzer", "restorer", "exporter"):
@@ -606,7 +605,7 @@ def drop_in(shim: Shim, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_in_the_phases_places_a_whole_build_needs_no_setting(
-    shim: Shim, layers: Layers, parts: Parts, drop_in: pathlib.Path
+    build: Build, layers: Layers, parts: Parts, drop_in: pathlib.Path
 ) -> None:
     environ = {**parts.at, "STANDIN_SWITCH": parts.name, "PYTHONPATH": os.getcwd()}
     for phase, *arguments in (
@@ -615,39 +614,38 @@ def test_in_the_phases_places_a_whole_build_needs_no_setting(
         ["restorer", "-log-level", "debug"],
         ["exporter", "-daemon", "app:1"],
     ):
-        ended = shim.call(str(drop_in / phase), *arguments, **environ)
+        ended = build.call(str(drop_in / phase), *arguments, **environ)
         assert ended.code == 0, (phase, ended.err)
     assert layers.reference == parts.id
 
 
-def test_in_a_phase_s_place_every_argument_is_the_phase_s(shim: Shim, drop_in: pathlib.Path) -> None:
-    ended = shim.call(str(drop_in / "restorer"), "--help", PYTHONPATH=os.getcwd())
-    assert ended.code == 0
+def test_in_a_phase_s_place_every_argument_is_the_phase_s(build: Build, drop_in: pathlib.Path) -> None:
+    ended = build.call(str(drop_in / "restorer"), "--help", PYTHONPATH=os.getcwd())
+    ended.expect(code=0)
     assert "stand-in" in ended.out
 
 
-def test_a_variable_names_the_real_phase(shim: Shim, drop_in: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_variable_names_the_real_phase(build: Build, drop_in: pathlib.Path, tmp_path: pathlib.Path) -> None:
     real = program(tmp_path / "real", '#!/bin/sh\necho real "$@"\n')
     environ = {"ANALYZED_SHIM_RESTORER": str(real), "PYTHONPATH": os.getcwd(), "CNB_PLATFORM_API": "0.12"}
-    assert shim.call(str(drop_in / "restorer"), "-daemon", **environ).out == "real -daemon\n"
+    assert build.call(str(drop_in / "restorer"), "-daemon", **environ).out == "real -daemon\n"
 
 
-def test_a_real_phase_that_is_not_there_or_is_the_shim_itself(shim: Shim, drop_in: pathlib.Path) -> None:
+def test_a_real_phase_that_is_not_there_or_is_the_shim_itself(build: Build, drop_in: pathlib.Path) -> None:
     (drop_in / "restorer.real").unlink()
-    ended = shim.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd())
-    assert ended.code == 127
+    ended = build.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd())
+    ended.expect(code=127)
     assert f"{drop_in}/restorer.real not found" in ended.err
     assert "ANALYZED_SHIM_RESTORER" in ended.err
-    ended = shim.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd(), ANALYZED_SHIM_RESTORER=f"{drop_in}/restorer")
-    assert ended.code == 126
+    ended = build.call(str(drop_in / "restorer"), PYTHONPATH=os.getcwd(), ANALYZED_SHIM_RESTORER=f"{drop_in}/restorer")
+    ended.expect(code=126)
     assert "is the shim itself" in ended.err
 
 
 @pytest.mark.parametrize("phase", ["detector", "builder"])
-def test_another_phase_of_the_lifecycle_is_become(shim: Shim, layers: Layers, phase: str) -> None:
+def test_another_phase_of_the_lifecycle_is_become(build: Build, layers: Layers, phase: str) -> None:
     layers.write("r:1", "r:1")
-    ended = shim.run(phase)
-    assert (ended.code, ended.outcome, ended.err) == (0, "passed-through", "")
+    build.run(phase).expect(code=0, outcome="passed-through", err="")
 
 
 # Its own lines and its report.
@@ -665,43 +663,43 @@ def test_another_phase_of_the_lifecycle_is_become(shim: Shim, layers: Layers, ph
     ],
 )
 def test_the_log_level_rules_its_lines(
-    shim: Shim, layers: Layers, parts: Parts, environ: dict[str, str], arguments: tuple[str, ...], lines: int
+    build: Build, layers: Layers, parts: Parts, environ: dict[str, str], arguments: tuple[str, ...], lines: int
 ) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", *arguments, options=("--daemon",), **parts.at, **environ)
+    ended = build.run("restorer", *arguments, options=("--daemon",), **parts.at, **environ)
     assert ended.err.count("analyzed-shim: ") == lines
     assert layers.reference == parts.id
 
 
 def test_lines_that_go_to_no_terminal_have_no_colour_and_a_pull_says_that_it_begins(
-    shim: Shim, layers: Layers, parts: Parts
+    build: Build, layers: Layers, parts: Parts
 ) -> None:
     name = parts.registry.push("run/new:1.0", parts.image)
     layers.write(name, name)
-    ended = shim.run("restorer", options=("--daemon",), **parts.at)
-    assert ended.outcome == "prevented"
+    ended = build.run("restorer", options=("--daemon",), **parts.at)
+    ended.expect(outcome="prevented")
     assert ended.err.splitlines()[0] == f"analyzed-shim: pulling {name} into the daemon"
     layers.group.write_text("group-extensions = 3\n")
-    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    ended = build.run("restorer", options=("--daemon",), **parts.at)
     assert "analyzed-shim: Warning: " in ended.err
     assert not set("\x1b\r") & set(ended.err)
 
 
 @pytest.mark.parametrize("name", ["r:\\u001b[2Jx", "r:\\nERROR: x", "r:\\u202ex", "r:\\u0007"])
-def test_a_name_can_not_write_to_the_terminal(shim: Shim, layers: Layers, parts: Parts, name: str) -> None:
+def test_a_name_can_not_write_to_the_terminal(build: Build, layers: Layers, parts: Parts, name: str) -> None:
     layers.write(name, name)
-    ended = shim.run("restorer", options=("--pull-policy", "never"), **parts.at)
-    assert ended.code == 80
+    ended = build.run("restorer", options=("--pull-policy", "never"), **parts.at)
+    ended.expect(code=80)
     assert ended.err.count("\n") == 1
     assert ended.err.rstrip("\n").isprintable()
 
 
-def test_a_path_that_is_no_utf_8_can_be_said(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_path_that_is_no_utf_8_can_be_said(build: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     odd = tmp_path / "odd\udcff"
     odd.mkdir()
     (odd / "group.toml").write_text("group-extensions = 3\n")
-    ended = shim.run(program(tmp_path / "restorer", "#!/bin/sh\nexit 7\n"), "-layers", str(odd))
-    assert (ended.code, ended.outcome) == (7, "passed-through")
+    ended = build.run(build.phase(exits=7), "-layers", str(odd))
+    ended.expect(code=7, outcome="passed-through")
     assert "\\udcff/group.toml" in ended.err
 
 
@@ -710,58 +708,58 @@ def test_a_path_that_is_no_utf_8_can_be_said(shim: Shim, layers: Layers, tmp_pat
     [({"CNB_USE_LAYOUT": "true"}, "CNB_USE_LAYOUT"), ({"CNB_USE_DAEMON": "0"}, "CNB_USE_DAEMON")],
 )
 def test_the_lifecycle_s_variables_are_evidence_of_a_registry_build(
-    shim: Shim, layers: Layers, parts: Parts, environ: dict[str, str], evidence: str
+    build: Build, layers: Layers, parts: Parts, environ: dict[str, str], evidence: str
 ) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", **parts.at, **environ)
-    assert (ended.outcome, ended.report["evidence"]) == ("not-a-daemon-build", evidence)
+    build.run("restorer", **parts.at, **environ).expect(outcome="not-a-daemon-build", evidence=evidence)
     assert parts.engine.asked == []
 
 
-def test_secrets_in_an_address_stand_in_no_line_and_no_report(shim: Shim, layers: Layers) -> None:
+def test_secrets_in_an_address_stand_in_no_line_and_no_report(build: Build, layers: Layers) -> None:
     layers.write("r:1", "r:1")
     address = "tcp://user:word@127.0.0.1:1"
-    launcher = ("env", f"DOCKER_HOST={address}", str(shim.lifecycle / "restorer"))
-    ended = shim.call(*SHIM, "run", "--daemon", "--", *launcher)
-    assert (ended.code, ended.outcome) == (0, "kept-name")
+    launcher = ("env", f"DOCKER_HOST={address}", str(build.lifecycle / "restorer"))
+    ended = build.call(*SHIM, "run", "--daemon", "--", *launcher)
+    ended.expect(code=0, outcome="kept-name")
     assert "127.0.0.1:1" in ended.err
     assert "word" not in ended.err + json.dumps(ended.report)
 
 
-def test_debug_says_why_nothing_is_done(shim: Shim, layers: Layers) -> None:
+def test_debug_says_why_nothing_is_done(build: Build, layers: Layers) -> None:
     layers.write(ID, extensions=False)
-    ended = shim.run("restorer", CNB_LOG_LEVEL="debug")
-    assert ended.err == f"analyzed-shim: no image extension in {layers.group} [passed-through]\n"
+    build.run("restorer", CNB_LOG_LEVEL="debug").expect(
+        err=f"analyzed-shim: no image extension in {layers.group} [passed-through]\n"
+    )
 
 
-def test_a_report_names_the_phase_where_it_is_asked_to(shim: Shim, layers: Layers, tmp_path: pathlib.Path) -> None:
+def test_a_report_names_the_phase_where_it_is_asked_to(build: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
     layers.write("r:1", "r:1")
-    shim.run("detector", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
-    shim.run("restorer", "-version", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
+    build.run("detector", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
+    build.run("restorer", "-version", ANALYZED_SHIM_REPORT=f"{tmp_path}/r-{{phase}}.json")
     assert json.loads((tmp_path / "r-restorer.json").read_text())["outcome"] == "passed-through"
     assert (tmp_path / "r-other.json").exists()
 
 
-def test_a_report_that_can_not_be_written_is_a_warning(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_a_report_that_can_not_be_written_is_a_warning(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
-    ended = shim.run("restorer", options=("--daemon", "--report", "/no/such/dir/r.json"), **parts.at)
-    assert (ended.code, layers.reference) == (0, parts.id)
+    ended = build.run("restorer", options=("--daemon", "--report", "/no/such/dir/r.json"), **parts.at)
+    ended.expect(code=0, reference=parts.id)
     assert "the report can't be written to /no/such/dir/r.json" in ended.err
 
 
-def test_wrong_use_is_64_and_says_what_to_do(shim: Shim, layers: Layers) -> None:
+def test_wrong_use_is_64_and_says_what_to_do(build: Build, layers: Layers) -> None:
     layers.write("r:1", "r:1")
     for command in (["run"], ["run", "--"], ["run", "--bogus", "--", "restorer"], ["bogus"], ["demo", "--bogus"]):
-        ended = shim.call(*SHIM, *command)
+        ended = build.call(*SHIM, *command)
         assert ended.code == 64, command
         assert ended.err
-    assert shim.run("restorer", ANALYZED_SHIM_TIMEOUT="soon").code == 64
-    assert shim.run("restorer", "-version", ANALYZED_SHIM_TIMEOUT="soon").code == 0
-    assert shim.run("restorer", ANALYZED_SHIM_TIMEOUT="soon", CNB_PLATFORM_API="0.9").code == 0
+    build.run("restorer", ANALYZED_SHIM_TIMEOUT="soon").expect(code=64)
+    build.run("restorer", "-version", ANALYZED_SHIM_TIMEOUT="soon").expect(code=0)
+    build.run("restorer", ANALYZED_SHIM_TIMEOUT="soon", CNB_PLATFORM_API="0.9").expect(code=0)
 
 
-def test_a_group_as_nobody_but_a_person_writes_it(shim: Shim, layers: Layers, parts: Parts) -> None:
+def test_a_group_as_nobody_but_a_person_writes_it(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
     layers.group.write_text('group = [{ id = "bp/a" }]\ngroup-extensions = [{ id = "ext/a" }]\n')
-    ended = shim.run("restorer", options=("--daemon",), **parts.at)
+    ended = build.run("restorer", options=("--daemon",), **parts.at)
     assert (ended.outcome, layers.reference, parts.registry.asked) == ("prevented", parts.id, [])

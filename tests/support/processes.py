@@ -23,6 +23,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+def leading_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a command as the leader of a terminal's session, and return it and our end of the terminal."""
+    ours, its = os.openpty()
+    process = subprocess.Popen(["setsid", "--ctty", *command], env=environ, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    return process, ours
+
+
 def on_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple[int, bytes]:
     """Run a command on a terminal of its own, and return its exit status and what it showed."""
     ours, its = os.openpty()

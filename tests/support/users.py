@@ -9,8 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.support.build import Build
 from tests.support.layers import Layers
-from tests.support.shim import Shim
 
 AS_USER = (
     "import json, os, platform, resource, shutil, socket, sys, tempfile; sys.path.insert(0, os.getcwd())\n"
@@ -22,17 +22,17 @@ AS_USER = (
 """Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""
 
 
-def as_user(shim: Shim, layers: Layers, code: str, *command: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
+def as_user(build: Build, layers: Layers, code: str, *command: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
     """Run the shim as user 1000, to whom the layers belong; return the exit code, its lines and the report."""
-    shim.unmeasured()
-    for path in (shim.directory, layers.path, layers.toml, layers.group):
+    build.unmeasured()
+    for path in (build.directory, layers.path, layers.toml, layers.group):
         os.chown(path, 1000, 1000)
-    for parent in shim.directory.parents[:3]:
+    for parent in build.directory.parents[:3]:
         if parent != pathlib.Path("/tmp"):
             parent.chmod(0o755)
-    report = shim.directory / "report.json"
+    report = build.directory / "report.json"
     full = [sys.executable, "-c", f"{AS_USER}{code}\nsys.exit(main.main())", *command]
-    env = {**shim.env, "ANALYZED_SHIM_REPORT": str(report), **environ}
+    env = {**build.env, "ANALYZED_SHIM_REPORT": str(report), **environ}
     ended = subprocess.run(full, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in ended.stderr, ended.stderr
     return ended.returncode, ended.stderr, json.loads(report.read_text()) if report.exists() else {}

@@ -13,8 +13,8 @@ import shim as package
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.phase.invocation import WRAPPED
 from tests.support import real
+from tests.support.build import SCHEMA, SHIM, Build, Ran
 from tests.support.images import ETC, image, lifecycle, member
-from tests.support.shim import SCHEMA, SHIM, Ran, Shim
 
 PACK, JAVA, SCRIPT = "pack", "java-buildpack-client, Quarkus", "a script with CNB_PLATFORM_API 0.10 or 0.11"
 PACK_TOO = "pack, with a builder that has 0.11 at most"
@@ -90,18 +90,18 @@ CASES: dict[str, tuple[dict[str, str], list[Any], str | None, tuple[str, ...], t
 
 
 @pytest.fixture
-def check(real_parts: tuple[real.Engine, real.Registry], shim: Shim) -> Any:
+def check(real_parts: tuple[real.Engine, real.Registry], build: Build) -> Any:
     engine, _ = real_parts
 
     def run(name: str, *options: str) -> Ran:
-        return shim.call(*SHIM, "check", "--image", name, *options, DOCKER_HOST=engine.url)
+        return build.call(*SHIM, "check", "--image", name, *options, DOCKER_HOST=engine.url)
 
     return run
 
 
 def told(check: Any, name: str) -> dict[str, Any]:
     ended = check(name, "--json")
-    assert ended.code == 0, ended.err
+    ended.expect(code=0)
     values: dict[str, Any] = json.loads(ended.out)
     jsonschema.validate(values, SCHEMA)
     lines = check(name)
@@ -136,14 +136,13 @@ def test_who_is_affected(real_parts: tuple[real.Engine, real.Registry], check: A
 
 
 def test_a_derived_image_has_the_shim(
-    real_parts: tuple[real.Engine, real.Registry], check: Any, shim: Shim, bundle: pathlib.Path
+    real_parts: tuple[real.Engine, real.Registry], check: Any, build: Build, bundle: pathlib.Path
 ) -> None:
     engine, registry = real_parts
     name = registry.push("check/bare:1", image(lifecycle(), labels=builder("0.20.5", *ALL)))
     tag = f"{registry.host}/check/derived:1"
     command = [*SHIM, "builder", name, "--tag", tag, "--bundle", str(bundle)]
-    ended = shim.call(*command, DOCKER_HOST=engine.url)
-    assert ended.code == 0, ended.err
+    build.call(*command, DOCKER_HOST=engine.url).expect(code=0)
     values = told(check, tag)
     assert (values["drop_ins"], values["shim"]) == ([*WRAPPED], package.__version__)
     assert (values["affected"], values["do"]) == (False, "nothing")
@@ -180,5 +179,5 @@ def test_what_can_t_be_read_is_named(
 
 def test_an_image_that_is_not_there_is_named(check: Any) -> None:
     ended = check("registry.example/no/such:1")
-    assert (ended.code, ended.out) == (66, "")
+    ended.expect(code=66, out="")
     assert "registry.example/no/such:1 is not in the daemon (docker pull registry.example/no/such:1)" in ended.err

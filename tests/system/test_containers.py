@@ -28,13 +28,13 @@ from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.tools import install as bundling
 from tests.support import real
+from tests.support.build import SHIM, Build, Ran
 from tests.support.certificates import certificates, serving
 from tests.support.daemons import Tcp
 from tests.support.ground import CASES, NIGHTLY, SWITCHED, Ground
 from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
 from tests.support.needs import leave_out
 from tests.support.processes import program, wait_for
-from tests.support.shim import SHIM, Ran, Shim
 
 ROOTS = ("distroless", "debian")
 ENGINES = ("docker",)
@@ -105,24 +105,24 @@ def test_a_bundle_weighs_what_it_may(bundle: pathlib.Path) -> None:
 
 
 def test_installing_twice_is_installing_once_and_uninstalling_leaves_it_as_it_was(
-    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, build: Build
 ) -> None:
     place = lifecycle_directory
     before = listing(place)
-    assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
+    build.call(*SHIM, "install", str(place), "--bundle", str(bundle)).expect(code=0)
     installed = listing(place)
     for phase in WRAPPED:
         assert os.readlink(place / f"{phase}.real") == "lifecycle"
         assert (place / phase).is_file()
         assert not (place / phase).is_symlink()
-    assert shim.call(*SHIM, "install", str(place), "--bundle", str(bundle)).code == 0
+    build.call(*SHIM, "install", str(place), "--bundle", str(bundle)).expect(code=0)
     assert listing(place) == installed
     assert {path.name for path in place.iterdir()} == {*(name for name, _, _ in before), bundling.NAME} | {
         f"{phase}.real" for phase in WRAPPED
     }
-    assert shim.call(*SHIM, "uninstall", str(place)).code == 0
+    build.call(*SHIM, "uninstall", str(place)).expect(code=0)
     assert listing(place) == before
-    assert shim.call(*SHIM, "uninstall", str(place)).code == 0
+    build.call(*SHIM, "uninstall", str(place)).expect(code=0)
     assert listing(place) == before
 
 
@@ -174,7 +174,7 @@ def test_a_lifecycle_that_was_copied_over_an_installed_one_is_wrapped_anew(
 
 
 def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
-    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, build: Build, tmp_path: pathlib.Path
 ) -> None:
     for directory, given, at, message in (
         (tmp_path, bundle, None, "is not a lifecycle directory: analyzer, restorer, exporter not found"),
@@ -190,14 +190,14 @@ def test_what_is_no_lifecycle_no_bundle_or_too_long_is_refused(
     (lifecycle_directory / "restorer").unlink()
     (lifecycle_directory / "restorer").mkdir()
     for command in (("install", "--bundle", str(bundle)), ("uninstall",)):
-        ended = shim.call(*SHIM, command[0], str(lifecycle_directory), *command[1:])
+        ended = build.call(*SHIM, command[0], str(lifecycle_directory), *command[1:])
         assert (ended.code, "can't be changed" in ended.err) == (64, True)
         assert str(lifecycle_directory / "restorer") in ended.err
 
 
 @pytest.mark.parametrize("kind", ["link", "link that leads nowhere", "copy"])
 def test_a_phase_in_whose_place_the_shim_is_already_stays_where_it_was_kept(
-    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, shim: Shim, tmp_path: pathlib.Path, kind: str
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, build: Build, tmp_path: pathlib.Path, kind: str
 ) -> None:
     """As the README's loop puts it there."""
     place = lifecycle_directory
@@ -224,28 +224,28 @@ def test_a_phase_in_whose_place_the_shim_is_already_stays_where_it_was_kept(
     (place / "restorer").symlink_to(script)
     if kind != "link":
         return
-    ended_ = shim.call(*SHIM, "install", str(place), "--bundle", str(bundle))
+    ended_ = build.call(*SHIM, "install", str(place), "--bundle", str(bundle))
     assert (ended_.code, "restorer.real beside it was not found" in ended_.err) == (64, True)
     assert not (place / bundling.NAME).exists()
 
 
 def test_an_installed_bundle_knows_itself(
-    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, tmp_path: pathlib.Path, shim: Shim
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, tmp_path: pathlib.Path, build: Build
 ) -> None:
     place = lifecycle_directory
     bundling.install(str(place), str(bundle))
     own = str(place / bundling.NAME / "bin" / "analyzed-shim")
-    assert shim.call(own, "--version").out.startswith("analyzed-shim 0.")
-    assert shim.call(own, "run", "--", "true").code == 0
+    assert build.call(own, "--version").out.startswith("analyzed-shim 0.")
+    build.call(own, "run", "--", "true").expect(code=0)
     for verb in ("snapshot", "fix", "check", "install", "uninstall", "builder", "demo", "bundle"):
-        ended = shim.call(own, verb)
+        ended = build.call(own, verb)
         assert (ended.code, f"{verb} is not in the bundle" in ended.err) == (64, True)
         assert "pipx install analyzed-shim" in ended.err
     other = tmp_path / "other"
     shutil.copytree(place, other, symlinks=True)
     bundling.uninstall(str(place))
     with pytest.raises(FileNotFoundError):  # its interpreter's path is that of the other place
-        shim.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
+        build.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
 
 
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
@@ -283,7 +283,7 @@ def test_the_image_s_loader_and_python_settings_are_the_phase_s_only(
 
 
 def test_a_daemon_is_asked_by_tls(
-    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, layers: Layers, shim: Shim, tmp_path: pathlib.Path
+    bundle: pathlib.Path, lifecycle_directory: pathlib.Path, layers: Layers, build: Build, tmp_path: pathlib.Path
 ) -> None:
     """OpenSSL lies compressed in the bundle, and nothing can be written where it is installed."""
     bundling.install(str(lifecycle_directory), str(bundle))
@@ -292,7 +292,7 @@ def test_a_daemon_is_asked_by_tls(
     daemon = Tcp(serving(authority, "127.0.0.1", clients=authority))
     layers.write(name, name)
     try:
-        ended = shim.call(
+        ended = build.call(
             str(lifecycle_directory / "restorer"),
             DOCKER_HOST=daemon.url,
             DOCKER_CERT_PATH=mine,
@@ -304,7 +304,7 @@ def test_a_daemon_is_asked_by_tls(
     finally:
         daemon.server.shutdown()
         daemon.server.server_close()
-    assert ended.code == 0, ended.err
+    ended.expect(code=0)
     report = json.loads((tmp_path / "tls.json").read_text())
     assert (report["outcome"], report["image_id"]) == ("prevented", ID)
 
@@ -402,21 +402,21 @@ def box(
     bundle: pathlib.Path,
     lifecycle_directory: pathlib.Path,
     tmp_path: pathlib.Path,
-    shim: Shim,
+    build: Build,
     roots: set[tuple[str, str]],
 ) -> Box:
     """Both kinds of image, derived by the command."""
     engine, _ = real_parts
     image = f"box/{request.param}"
     if (engine.kind, image) not in roots:
-        derive(engine, shim, image, lifecycle_directory, tmp_path, bundle, "--env", "ANALYZED_SHIM_TIMEOUT=3")
+        derive(engine, build, image, lifecycle_directory, tmp_path, bundle, "--env", "ANALYZED_SHIM_TIMEOUT=3")
         roots.add((engine.kind, image))
     return Box(engine.client, f"{image}:shim", tmp_path)
 
 
 def derive(
     engine: real.Engine,
-    shim: Shim,
+    build: Build,
     image: str,
     lifecycle: pathlib.Path,
     directory: pathlib.Path,
@@ -427,8 +427,7 @@ def derive(
     root = distroless(lifecycle) if "distroless" in image else debian(lifecycle)
     engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000"])
     command = [*SHIM, "builder", f"{image}:bare", "--tag", f"{image}:shim", "--bundle", str(bundle), *options]
-    ended = shim.call(*command, DOCKER_HOST=engine.url)
-    assert ended.code == 0, ended.err
+    build.call(*command, DOCKER_HOST=engine.url).expect(code=0)
 
 
 @pytest.fixture(scope="session")
@@ -439,7 +438,7 @@ def roots() -> set[tuple[str, str]]:
 
 @needs_root
 def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gives_the_same(
-    box: Box, shim: Shim, bundle: pathlib.Path, real_parts: tuple[real.Engine, real.Registry]
+    box: Box, build: Build, bundle: pathlib.Path, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, registry = real_parts
     bare, derived = (
@@ -452,15 +451,14 @@ def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gi
     assert derived["RootFS"]["Layers"][:-1] == bare["RootFS"]["Layers"]
     again = f"{registry.host}/box/again:1"
     options = ["--bundle", str(bundle), "--push"]
-    ended = shim.call(*SHIM, "builder", box.image, "--tag", again, *options, DOCKER_HOST=engine.url)
-    assert ended.code == 0, ended.err
+    build.call(*SHIM, "builder", box.image, "--tag", again, *options, DOCKER_HOST=engine.url).expect(code=0)
     assert names_in_top_layer(engine, again) == names_in_top_layer(engine, box.image)
     names = names_in_top_layer(engine, again)
     assert {"cnb/lifecycle/lifecycle", "cnb/lifecycle/launcher", "cnb/lifecycle/restorer.real"} <= names
     engine.client.remove_image(again)
     engine.pull(again)  # it was pushed
     engine.client.remove_image(again)
-    printed = shim.call(*SHIM, "builder", "no/such:image", "--tag", "x", *options, "--print", DOCKER_HOST="")
+    printed = build.call(*SHIM, "builder", "no/such:image", "--tag", "x", *options, "--print", DOCKER_HOST="")
     assert printed.code == 0
     assert "load it as x" in printed.out
     without = registry.push("box/without:1", images.single("without", ARCHITECTURE))
@@ -469,7 +467,7 @@ def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gi
         ([box.image, "--env", "PATH=x"], "PATH is not a setting"),
         ([without], f"{without} has no lifecycle in /cnb/lifecycle"),
     ):
-        failed = shim.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)
+        failed = build.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)
         assert (failed.code != 0, message in failed.err) == (True, True), failed.err
         assert "analyzed-shim: ERROR" in failed.err
     engine.client.remove_image(without)
@@ -490,7 +488,7 @@ def names_in_top_layer(engine: real.Engine, image: str) -> set[str]:
 def test_as_process_1_without_python_libc_shell_or_a_writable_root(box: Box, tty: bool) -> None:
     box.lay(ID, None)
     ended = box.run("restorer", "-skip-layers", tty=tty, PHASE_EXIT="5")
-    assert (ended.code, ended.outcome) == (5, "no-lookup"), ended.err
+    ended.expect(code=5, outcome="no-lookup")
     assert ended.out.replace("\r", "").split("\n")[-3:-1] == ["restorer pid 1 uid 0", "group read, extensions no"]
 
 
@@ -498,10 +496,11 @@ def test_as_process_1_without_python_libc_shell_or_a_writable_root(box: Box, tty
 @pytest.mark.parametrize("user", ["0", "1000"])
 def test_the_analyzer_s_note_is_the_restorer_s_evidence(box: Box, user: str) -> None:
     box.lay("r:1", "r:1")
-    ended = box.run("analyzer", "-daemon", "app", user=user, CNB_USER_ID="1000", CNB_GROUP_ID="1000")
-    assert (ended.code, ended.outcome) == (0, "noted")
+    box.run("analyzer", "-daemon", "app", user=user, CNB_USER_ID="1000", CNB_GROUP_ID="1000").expect(
+        code=0, outcome="noted"
+    )
     ended = box.run("restorer", user=user)
-    assert (ended.code, ended.outcome, ended.report["evidence"]) == (0, "kept-name", "note")
+    ended.expect(code=0, outcome="kept-name", evidence="note")
     assert "extensions no" in ended.out
     assert box.reference == "r:1"
 
@@ -517,8 +516,7 @@ def test_with_the_socket_the_id_is_written_and_without_a_right_to_it_the_name_ke
     for user, outcome, reference in (("0", "prevented", local), ("1000", "kept-name", box.image)):
         box.lay(box.image, box.image)
         environ: Any = {"ANALYZED_SHIM_DAEMON": "true", "CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
-        ended = box.run("restorer", socket=socket, user=user, **environ)
-        assert (ended.code, ended.outcome) == (0, outcome), ended.err
+        box.run("restorer", socket=socket, user=user, **environ).expect(code=0, outcome=outcome)
         assert box.reference == reference
         assert (box.layers / "analyzed.toml").stat().st_uid == 1000
     box.lay(f"box@sha256:{ID}", box.image)
@@ -534,11 +532,12 @@ def test_a_dead_socket_keeps_the_name_and_a_registry_build_is_left_alone(box: Bo
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
     box.lay("r:1", "r:1")
-    ended = box.run("restorer", socket=str(tmp_path / "dead.sock"), ANALYZED_SHIM_DAEMON="true")
-    assert (ended.code, ended.outcome) == (0, "kept-name")
+    box.run("restorer", socket=str(tmp_path / "dead.sock"), ANALYZED_SHIM_DAEMON="true").expect(
+        code=0, outcome="kept-name"
+    )
     before = (box.layers / "analyzed.toml").read_bytes()
     ended = box.run("restorer", ANALYZED_SHIM_DAEMON="false")
-    assert (ended.code, ended.outcome) == (0, "not-a-daemon-build")
+    ended.expect(code=0, outcome="not-a-daemon-build")
     assert "extensions yes" in ended.out
     assert (box.layers / "analyzed.toml").read_bytes() == before
 
@@ -583,7 +582,7 @@ def standin_box(
     bundle: pathlib.Path,
     whole_bundle: pathlib.Path,
     tmp_path: pathlib.Path,
-    shim: Shim,
+    build: Build,
     roots: set[tuple[str, str]],
 ) -> Box:
     """Both kinds of image with the stand-in lifecycle, and an interpreter of its own beside it."""
@@ -591,11 +590,11 @@ def standin_box(
     image = f"standin/{request.param}"
     if (engine.kind, image) not in roots:
         place = tmp_path / "standin" / "lifecycle"
-        shutil.copytree(shim.lifecycle, place, symlinks=True)
+        shutil.copytree(build.lifecycle, place, symlinks=True)
         shutil.copytree(whole_bundle, place / "standin")
         text = (place / "lifecycle").read_text().partition("\n")[2]
         (place / "lifecycle").write_text(f"#!/cnb/lifecycle/standin/bin/python3 -IS\n{text}")
-        derive(engine, shim, image, place, tmp_path, bundle)
+        derive(engine, build, image, place, tmp_path, bundle)
         roots.add((engine.kind, image))
     return Box(engine.client, f"{image}:shim", tmp_path)
 
@@ -638,5 +637,5 @@ def test_the_table_of_run_images_inside(standin_box: Box, ground: Ground, case: 
         ended = box.run(phase, *arguments, socket=socket if has_socket else None, user=runs_as, **users, **switch)
         assert ended.code == 0, (phase, ended.err, ended.out)
         if phase == "restorer" and case in SWITCHED:
-            assert ended.outcome == ("prevented" if how == "root with the socket" else "kept-name")
+            ended.expect(outcome="prevented" if how == "root with the socket" else "kept-name")
     assert ground.engine.id_of(app) == ground.engine.id_of(name or base)

@@ -12,12 +12,12 @@ import pytest
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
+from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers
-from tests.support.shim import SHIM, Shim
 
 
-def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(shim: Shim) -> None:
-    ended = shim.call(*SHIM, "demo")
+def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Build) -> None:
+    ended = build.call(*SHIM, "demo")
     assert ended.code == 0, ended.out + ended.err
     assert "Embedded: the registry" in ended.out
     assert "A stand-in: the lifecycle" in ended.out
@@ -46,33 +46,32 @@ def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(shim: Shi
 
 
 def test_the_demonstration_on_a_real_daemon_leaves_nothing_there(
-    shim: Shim, real_parts: tuple[real.Engine, real.Registry]
+    build: Build, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, _ = real_parts
     before = {image["Id"] for image in engine.client.images()}
-    ended = shim.call(*SHIM, "demo", "--docker", DOCKER_HOST=engine.url)
+    ended = build.call(*SHIM, "demo", "--docker", DOCKER_HOST=engine.url)
     assert "your own daemon" in ended.out
     if engine.kind != "podman":
         assert ended.code == 0, ended.out + ended.err
     else:  # which trusts no registry without TLS
-        assert ended.code == 1
+        ended.expect(code=1)
         assert "without --docker" in ended.err
     assert {image["Id"] for image in engine.client.images()} == before
 
 
-def test_the_demonstration_without_the_daemon_it_was_asked_for(shim: Shim) -> None:
-    ended = shim.call(*SHIM, "demo", "--docker")
-    assert ended.code == 1
+def test_the_demonstration_without_the_daemon_it_was_asked_for(build: Build) -> None:
+    ended = build.call(*SHIM, "demo", "--docker")
+    ended.expect(code=1)
     assert "no-such.sock" in ended.err
     assert "without --docker" in ended.err
 
 
-def test_help_and_version(shim: Shim) -> None:
+def test_help_and_version(build: Build) -> None:
     for command in (["--help"], ["-h"], ["run", "--help"], ["run", "-h"], ["demo", "-h"]):
-        ended = shim.call(*SHIM, *command)
-        assert (ended.code, ended.err) == (0, "")
-    assert "ANALYZED_SHIM_PULL_POLICY" in shim.call(*SHIM, "run", "--help", COLUMNS="200").out
-    assert shim.call(*SHIM, "--version").out.startswith("analyzed-shim 0.")
+        build.call(*SHIM, *command).expect(code=0, err="")
+    assert "ANALYZED_SHIM_PULL_POLICY" in build.call(*SHIM, "run", "--help", COLUMNS="200").out
+    assert build.call(*SHIM, "--version").out.startswith("analyzed-shim 0.")
 
 
 def test_the_stand_in_says_that_it_is_one(lifecycle: pathlib.Path) -> None:
@@ -87,11 +86,10 @@ def test_the_stand_in_says_that_it_is_one(lifecycle: pathlib.Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which needs root")
 def test_the_stand_in_drops_privileges_and_gives_the_layers_away(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path
+    build: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
-    shim.unmeasured()
-    ended = shim.call(str(shim.lifecycle / "analyzer"), "-uid", "1000", "-gid", "1000", "app")
-    assert ended.code == 0, ended.err
+    build.unmeasured()
+    build.call(str(build.lifecycle / "analyzer"), "-uid", "1000", "-gid", "1000", "app").expect(code=0)
     assert layers.toml.stat().st_uid == layers.path.stat().st_uid == 1000
 
 
@@ -110,7 +108,7 @@ def test_the_stand_in_drops_privileges_and_gives_the_layers_away(
     ],
 )
 def test_the_stand_in_restorer(
-    shim: Shim,
+    build: Build,
     layers: Layers,
     engine: servers.Engine,
     registry: servers.Registry,
@@ -128,15 +126,13 @@ def test_the_stand_in_restorer(
     layers.write(wanted or ID, wanted)
     arguments = ["-daemon"] if daemon else []
     environ = {"DOCKER_HOST": engine.url, "STANDIN_VERSION": version, "CNB_PLATFORM_API": api}
-    ended = shim.call(str(shim.lifecycle / "restorer"), *arguments, **environ)
-    assert ended.code == code, ended.err
-    assert (
-        layers.reference
-        == {
+    build.call(str(build.lifecycle / "restorer"), *arguments, **environ).expect(
+        code=code,
+        reference={
             "before": wanted or ID,
             "digest": f"{registry.host}/run/multi@{made.manifest_digest(ARCHITECTURE)}",
             "id": made.config_digest(ARCHITECTURE).removeprefix("sha256:"),
-        }[final]
+        }[final],
     )
 
 
@@ -152,13 +148,13 @@ def test_the_stand_in_restorer(
     ],
 )
 def test_the_stand_in_exporter(
-    shim: Shim, layers: Layers, engine: servers.Engine, reference: str, daemon: bool, code: int, message: str
+    build: Build, layers: Layers, engine: servers.Engine, reference: str, daemon: bool, code: int, message: str
 ) -> None:
     engine.tag("r:1", f"sha256:{ID}")
     layers.write(reference, "r:1")
     arguments = ["-daemon"] if daemon else []
-    ended = shim.call(str(shim.lifecycle / "exporter"), *arguments, "app:1", DOCKER_HOST=engine.url)
-    assert ended.code == code
+    ended = build.call(str(build.lifecycle / "exporter"), *arguments, "app:1", DOCKER_HOST=engine.url)
+    ended.expect(code=code)
     assert message in ended.err
     assert (engine.find("app:1") is not None) is (code == 0)
 

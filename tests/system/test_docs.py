@@ -13,7 +13,7 @@ import pytest
 
 from shim import errors
 from shim.phase import settings
-from tests.support.shim import SHIM, Shim
+from tests.support.build import SHIM, Build
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -52,20 +52,20 @@ def test_the_environment_page_names_every_variable_that_the_code_reads() -> None
         assert f"`{variable}`" in page, variable
 
 
-def test_completion_and_its_installation_are_there(shim: Shim) -> None:
+def test_completion_and_its_installation_are_there(build: Build) -> None:
     environ = {"COMP_WORDS": "analyzed-shim fi", "COMP_CWORD": "1", "_ANALYZED_SHIM_COMPLETE": "complete_bash"}
     command = [
         sys.executable,
         "-c",
         "import sys; sys.argv[0] = 'analyzed-shim'; from shim.tools.cli import main; main()",
     ]
-    ended = shim.call(*command, PYTHONPATH=str(ROOT), **environ)
+    ended = build.call(*command, PYTHONPATH=str(ROOT), **environ)
     assert ended.out.split() == ["fix"]
-    assert "--install-completion" in shim.call(*SHIM, "--help", COLUMNS="200").out
+    assert "--install-completion" in build.call(*SHIM, "--help", COLUMNS="200").out
 
 
-def test_help_names_every_option_and_variable(shim: Shim) -> None:
-    text = shim.call(*SHIM, "run", "--help", COLUMNS="240").out
+def test_help_names_every_option_and_variable(build: Build) -> None:
+    text = build.call(*SHIM, "run", "--help", COLUMNS="240").out
     for name, variable in settings.VARIABLES.items():
         assert f"--{name}" in text
         assert variable in text

@@ -22,10 +22,10 @@ import pytest
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
+from tests.support.build import SHIM
 from tests.support.ground import APIS, FAILS_BARE, WAYS, Ground
 from tests.support.layers import ID
 from tests.support.processes import program
-from tests.support.shim import SHIM
 
 LIFECYCLE = os.environ.get("LIFECYCLE_DIR", "")
 pytestmark = [

@@ -19,9 +19,9 @@ import shim as package
 from shim.phase.invocation import WRAPPED
 from shim.tools import archive, elf, install
 from tests.support import real
+from tests.support.build import Build, Ran
 from tests.support.images import ETC, image, lifecycle, member
 from tests.support.needs import leave_out, package_index
-from tests.support.shim import Ran, Shim
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENGINES = ("docker",)
@@ -44,8 +44,7 @@ def installed(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The command as an installer puts it there, in an environment of its own, without a checkout."""
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-    ended = call(place / "bin" / "pip", "install", "-q", f"{wheel}[bundle]", cwd=place)
-    assert ended.code == 0, ended.err
+    call(place / "bin" / "pip", "install", "-q", f"{wheel}[bundle]", cwd=place).expect(code=0)
     return place / "bin" / "analyzed-shim"
 
 
@@ -65,14 +64,14 @@ def test_one_line_from_a_plain_machine(
     tag = f"{registry.host}/plain/derived:1"
     command = (installed, "builder", name, "--tag", tag, "--push")
     ended = call(*command, cwd=tmp_path, DOCKER_HOST=engine.url)
-    assert ended.code == 0, ended.err
+    ended.expect(code=0)
     kept = list((tmp_path / ".cache" / "analyzed-shim").iterdir())
     assert len(kept) == 1
     assert re.fullmatch(rf"bundle-{re.escape(package.__version__)}-3\.\d+-\w+-[0-9a-f]{{12}}", kept[0].name)
     assert f"making the bundle {kept[0]}" in ended.err
     again = call(*command, cwd=tmp_path, DOCKER_HOST=engine.url)
     assert (again.code, "making the bundle" in again.err) == (0, False)
-    assert again.out == ended.out
+    again.expect(out=ended.out)
     (kept[0] / "lib" / "ld.so").write_bytes(b"damaged")
     mended = call(*command, cwd=tmp_path, DOCKER_HOST=engine.url)
     assert (mended.code, "making the bundle" in mended.err, mended.out) == (0, True, ended.out)
@@ -172,7 +171,7 @@ def steps_of_action(inputs: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
 
 @pytest.mark.parametrize("derives", [True, False], ids=["derives", "installs"])
 def test_the_action_s_shell_parts(
-    real_parts: tuple[real.Engine, real.Registry], tmp_path: pathlib.Path, derives: bool, shim: Shim
+    real_parts: tuple[real.Engine, real.Registry], tmp_path: pathlib.Path, derives: bool, build: Build
 ) -> None:
     engine, registry = real_parts
     name = registry.push("action/builder:1", image([member(*ETC)], lifecycle()))
@@ -187,8 +186,9 @@ def test_the_action_s_shell_parts(
     for text, environ in steps_of_action(inputs if derives else {}):
         script = tmp_path / "step.sh"
         script.write_text(text)
-        ended = call("bash", "--noprofile", "--norc", "-eo", "pipefail", script, cwd=tmp_path, **given, **environ)
-        assert ended.code == 0, ended.err
+        call("bash", "--noprofile", "--norc", "-eo", "pipefail", script, cwd=tmp_path, **given, **environ).expect(
+            code=0
+        )
     (first,) = (tmp_path / "path").read_text().splitlines()
     assert os.listdir(first) == ["analyzed-shim"]
     version = call("analyzed-shim", "--version", cwd=tmp_path, PATH=first)

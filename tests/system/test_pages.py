@@ -21,12 +21,12 @@ import yaml
 
 from shim.phase.invocation import WRAPPED
 from tests.support import real
+from tests.support.build import Build
 from tests.support.images import ETC, image, lifecycle, member
 from tests.support.layers import Layers
 from tests.support.needs import leave_out, package_index
 from tests.support.parts import Parts
 from tests.support.processes import program
-from tests.support.shim import Shim
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENGINES = ("docker",)
@@ -104,12 +104,18 @@ class Place:
     """Where the blocks of a page run, in the page's order."""
 
     def __init__(
-        self, home: pathlib.Path, directory: pathlib.Path, shim: Shim, layers: Layers, parts: Parts, engine: real.Engine
+        self,
+        home: pathlib.Path,
+        directory: pathlib.Path,
+        build: Build,
+        layers: Layers,
+        parts: Parts,
+        engine: real.Engine,
     ) -> None:
         self.engine, self.layers, self.parts = engine, layers, parts
         self.directory = directory
         self.lifecycle = directory / "cnb" / "lifecycle"
-        shutil.copytree(shim.lifecycle, self.lifecycle, symlinks=True)
+        shutil.copytree(build.lifecycle, self.lifecycle, symlinks=True)
         tools = directory / "tools"
         tools.mkdir()
         self.recorded = directory / "recorded"
@@ -121,7 +127,7 @@ class Place:
             f'#!/bin/sh\ncase $1 in load | tag) ;; *) exec {shutil.which("docker")} "$@" ;; esac\n'
             + self.recorder().partition("\n")[2],
         )
-        own = shim.env | {"STANDIN_RUN_IMAGE": parts.name, "STANDIN_SWITCH": parts.name}
+        own = build.env | {"STANDIN_RUN_IMAGE": parts.name, "STANDIN_SWITCH": parts.name}
         self.environ = {
             **{name: value for name, value in own.items() if name not in ("PATH", "PYTHONPATH")},
             **environ_of(home),
@@ -171,7 +177,7 @@ OF_IMAGES = re.compile(r"analyzed-shim builder |--image |docker run")
 def test_the_blocks_of_a_page_run(
     page: pathlib.Path,
     reader: pathlib.Path,
-    shim: Shim,
+    build: Build,
     layers: Layers,
     parts: Parts,
     tmp_path: pathlib.Path,
@@ -181,7 +187,7 @@ def test_the_blocks_of_a_page_run(
     if shutil.which("docker") is None:
         leave_out("not installed: docker's command")
     engine, registry = real_parts
-    place = Place(reader, tmp_path, shim, layers, parts, engine)
+    place = Place(reader, tmp_path, build, layers, parts, engine)
     bare = image([member(*ETC)], lifecycle(), [member("etc/more", b"x")])
     for name in ("builder", "lifecycle", "run"):
         registry.push(f"{name}:latest", bare)
@@ -220,7 +226,7 @@ def test_the_blocks_of_a_page_run(
 
 
 def test_commands_that_name_an_image_are_there(
-    real_parts: tuple[real.Engine, real.Registry], shim: Shim, bundle: pathlib.Path, tmp_path: pathlib.Path
+    real_parts: tuple[real.Engine, real.Registry], build: Build, bundle: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """Tekton's steps, each in the image that it names: a builder with the drop-ins, and phases that say their name."""
     if shutil.which("gcc") is None:
@@ -233,8 +239,7 @@ def test_commands_that_name_an_image_are_there(
     name = registry.push("pages/builder:1", image([member(*ETC), *phases]))
     tag = f"{registry.host}/pages/builder-shim:1"
     command = [sys.executable, "-m", "shim", "builder", name, "--tag", tag, "--bundle", str(bundle)]
-    ended = shim.call(*command, DOCKER_HOST=engine.url)
-    assert ended.code == 0, ended.err
+    build.call(*command, DOCKER_HOST=engine.url).expect(code=0)
     ran = 0
     for page in PAGES:
         for block in blocks_of(page):

@@ -15,9 +15,9 @@ import pytest
 
 from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
+from tests.support.build import Build
 from tests.support.ground import APIS, CASES, FAILS_BARE, NIGHTLY, SWITCHED, WAYS, Ground, id_in
 from tests.support.layers import Layers
-from tests.support.shim import Shim
 
 KNOWS_THE_DIGEST = {
     "docker": ("single",),
@@ -35,9 +35,9 @@ def by_turns(combinations: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(shim: Shim) -> None:
+def unmeasured(build: Build) -> None:
     """Measuring coverage takes half of the time, and other tests go through the same rows."""
-    shim.unmeasured()
+    build.unmeasured()
 
 
 def before_the_restorer(
@@ -51,16 +51,15 @@ def before_the_restorer(
     layers.write(reference, name, previous=previous, extra=extra, extensions=case != "no-extension")
 
 
-def right_reference(ground: Ground, shim: Shim, layers: Layers, case: str) -> str:
+def right_reference(ground: Ground, build: Build, layers: Layers, case: str) -> str:
     """Return what the restorer writes with -daemon at 0.12, now; analyzed.toml is as it was afterwards."""
     before = layers.toml.read_bytes()
     if case not in SWITCHED:  # at 0.12 the analyzer leaves the name and the target too
         base = f"{ground.registry.host}/run/base:1.0"
         layers.write(ground.engine.id_of(base) or "", base, extra='  [run-image.target]\n    os = "linux"\n')
-    ended = shim.call(
-        str(shim.lifecycle / "restorer"), "-daemon", CNB_PLATFORM_API="0.12", DOCKER_HOST=ground.engine.url
-    )
-    assert ended.code == 0, ended.err
+    build.call(
+        str(build.lifecycle / "restorer"), "-daemon", CNB_PLATFORM_API="0.12", DOCKER_HOST=ground.engine.url
+    ).expect(code=0)
     reference = layers.reference
     layers.toml.write_bytes(before)
     return reference
@@ -92,7 +91,7 @@ VERSIONS = ("0.17", "0.20")
     ),
 )
 def test_known_daemon_builds(
-    shim: Shim, layers: Layers, ground: Ground, evidence: str, case: str, api: str, version: str
+    build: Build, layers: Layers, ground: Ground, evidence: str, case: str, api: str, version: str
 ) -> None:
     before_the_restorer(
         ground,
@@ -104,32 +103,34 @@ def test_known_daemon_builds(
     )
     environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url, "STANDIN_VERSION": version}
     if evidence == "note":
-        analyzer = shim.run("analyzer", "-daemon", "-analyzed", str(layers.path / "other.toml"), "app", **environ)
+        analyzer = build.run("analyzer", "-daemon", "-analyzed", str(layers.path / "other.toml"), "app", **environ)
         assert analyzer.code == 0, analyzer.err
         (layers.path / "other.toml").unlink()
-    ended = shim.run("restorer", **environ, **KNOWN[evidence])
+    ended = build.run("restorer", **environ, **KNOWN[evidence])
     if (case, evidence) == ("absent", "never"):
-        assert (ended.code, ended.outcome) == (80, "not-in-daemon")
+        ended.expect(code=80, outcome="not-in-daemon")
         return
-    assert ended.code == 0, ended.err
-    assert layers.reference == right_reference(ground, shim, layers, case)
-    assert ended.outcome == {"no-switch": "no-lookup", "no-extension": "passed-through"}.get(case, "prevented")
+    ended.expect(
+        code=0,
+        reference=right_reference(ground, build, layers, case),
+        outcome={"no-switch": "no-lookup", "no-extension": "passed-through"}.get(case, "prevented"),
+    )
     assert layers.stray() == set()
 
 
 @pytest.mark.parametrize(
     ("version", "case", "api"), by_turns([(version, case) for version in VERSIONS for case in CASES])
 )
-def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
+def test_likely_daemon_builds(build: Build, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
     before_the_restorer(ground, case, layers, version)
     start = layers.reference
-    ended = shim.run("restorer", CNB_PLATFORM_API=api, DOCKER_HOST=ground.engine.url, STANDIN_VERSION=version)
-    assert ended.code == 0, ended.err
+    ended = build.run("restorer", CNB_PLATFORM_API=api, DOCKER_HOST=ground.engine.url, STANDIN_VERSION=version)
+    ended.expect(code=0)
     if case == "absent":  # nothing tells, and nothing is pulled
-        assert ended.outcome == "daemon-unknown"
+        ended.expect(outcome="daemon-unknown")
         assert layers.reference == start or "@sha256:" in layers.reference
         return
-    right = right_reference(ground, shim, layers, case)
+    right = right_reference(ground, build, layers, case)
     knows = version == "0.20" and case in KNOWS_THE_DIGEST[ground.engine.kind]
     assert (ended.outcome == "resolves") is knows
     assert (ground.engine.id_of(layers.reference) if knows else layers.reference) == right
@@ -138,14 +139,14 @@ def test_likely_daemon_builds(shim: Shim, layers: Layers, ground: Ground, case: 
 @pytest.mark.parametrize(("case", "api"), by_turns([(case,) for case in CASES]))
 @pytest.mark.engines(*(real.ENGINES if NIGHTLY else real.ENGINES[:1]))
 def test_no_socket_at_the_restorer_keeps_the_name(
-    shim: Shim, layers: Layers, ground: Ground, case: str, api: str
+    build: Build, layers: Layers, ground: Ground, case: str, api: str
 ) -> None:
     before_the_restorer(ground, case, layers)
     start = layers.reference
-    ended = shim.run("restorer", options=("--daemon",), CNB_PLATFORM_API=api)
-    assert (ended.code, layers.reference) == (0, start)
+    ended = build.run("restorer", options=("--daemon",), CNB_PLATFORM_API=api)
+    ended.expect(code=0, reference=start)
     if case in SWITCHED:
-        assert ended.outcome == "kept-name"
+        ended.expect(outcome="kept-name")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_no_socket_at_the_restorer_keeps_the_name(
         ]
     ),
 )
-def test_whole_daemon_builds(shim: Shim, layers: Layers, ground: Ground, way: str, case: str, api: str) -> None:
+def test_whole_daemon_builds(build: Build, layers: Layers, ground: Ground, way: str, case: str, api: str) -> None:
     name = ground.lay(case)
     base = f"{ground.registry.host}/run/base:1.0"
     app = f"{ground.registry.host}/app/{case}:1"
@@ -175,9 +176,9 @@ def test_whole_daemon_builds(shim: Shim, layers: Layers, ground: Ground, way: st
         if phase == "restorer" and "no socket" in way:
             del here["DOCKER_HOST"]
         if phase in WAYS[way]:
-            ended = shim.run(phase, *arguments, **here)
+            ended = build.run(phase, *arguments, **here)
         else:
-            ended = shim.call(str(shim.lifecycle / phase), *arguments, **here)
+            ended = build.call(str(build.lifecycle / phase), *arguments, **here)
         assert ended.code == 0, (phase, ended.err)
     assert ground.engine.id_of(app) == ground.engine.id_of(name or base)
 
@@ -187,7 +188,7 @@ def test_whole_daemon_builds(shim: Shim, layers: Layers, ground: Ground, way: st
     by_turns([(guessed, case) for guessed in (False, True) for case in ("registry", "registry-no-switch")]),
 )
 def test_registry_builds_on_a_machine_whose_daemon_answers(
-    shim: Shim, layers: Layers, ground: Ground, case: str, api: str, guessed: bool
+    build: Build, layers: Layers, ground: Ground, case: str, api: str, guessed: bool
 ) -> None:
     name = ground.lay("multi" if case == "registry" else "no-switch")
     base = f"{ground.registry.host}/run/base:1.0"
@@ -196,9 +197,9 @@ def test_registry_builds_on_a_machine_whose_daemon_answers(
     after: list[str] = []
     for phase, *arguments in (["analyzer", "-run-image", base, "app"], ["detector"], ["restorer"], ["exporter", "app"]):
         if phase == "detector" or (phase == "analyzer" and guessed):
-            ended = shim.call(str(shim.lifecycle / phase), *arguments, **environ)
+            ended = build.call(str(build.lifecycle / phase), *arguments, **environ)
         else:
-            ended = shim.run(phase, *arguments, **environ)
+            ended = build.run(phase, *arguments, **environ)
         assert ended.code == 0, (phase, ended.err)
         after.append(layers.reference)
     digest = f"{ground.registry.host}/run/multi@{ground.images['multi'].manifest_digest(ARCHITECTURE)}"
@@ -212,11 +213,11 @@ def test_registry_builds_on_a_machine_whose_daemon_answers(
 
 
 @pytest.mark.parametrize("policy", ["if-not-present", "always"])
-def test_a_real_pull(shim: Shim, layers: Layers, ground: Ground, policy: str) -> None:
+def test_a_real_pull(build: Build, layers: Layers, ground: Ground, policy: str) -> None:
     name = ground.lay("absent" if policy == "if-not-present" else "stale")
     layers.write(str(name), name)
-    ended = shim.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
-    assert (ended.code, ended.outcome, ended.report["pulled"]) == (0, "prevented", True)
+    ended = build.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
+    ended.expect(code=0, outcome="prevented", pulled=True)
     image = ground.images["multi" if policy == "if-not-present" else "newer"]
     assert layers.reference == id_in(ground.engine, image)
     about, engine = ended.report["daemon"], ground.engine
@@ -242,14 +243,13 @@ def test_what_an_engine_knows_of_an_image_that_was_pulled_by_its_tag(ground: Gro
     assert resolves == (id_in(engine, image) if case in KNOWS_THE_DIGEST[engine.kind] else None)
 
 
-def test_the_daemon_finds_a_name_by_any_spelling(shim: Shim, layers: Layers, ground: Ground) -> None:
+def test_the_daemon_finds_a_name_by_any_spelling(build: Build, layers: Layers, ground: Ground) -> None:
     ground.lay("multi")
     multi = ground.engine.id_of(f"{ground.registry.host}/run/multi:1.0")
     ground.engine.tag(str(multi), "analyzed-shim-run:1.0")
     try:
         for spelling in ("analyzed-shim-run:1.0", "library/analyzed-shim-run:1.0", "docker.io/analyzed-shim-run:1.0"):
             layers.write(spelling, spelling)
-            ended = shim.run("restorer", options=("--daemon",), DOCKER_HOST=ground.engine.url)
-            assert (ended.code, layers.reference) == (0, multi), ended.err
+            build.run("restorer", options=("--daemon",), DOCKER_HOST=ground.engine.url).expect(code=0, reference=multi)
     finally:
         ground.engine.forget("analyzed-shim-run")

@@ -15,9 +15,9 @@ import pytest
 from shim.demo import images
 from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
+from tests.support.build import SHIM, Build
 from tests.support.layers import Layers
 from tests.support.processes import program, wait_for
-from tests.support.shim import SHIM, Shim
 
 ENGINES = ("docker",)
 
@@ -38,7 +38,7 @@ SIDE_BY_SIDE = 16
 
 
 def test_hundreds_of_runs_sixteen_side_by_side(
-    shim: Shim, real_parts: tuple[real.Engine, real.Registry], tmp_path: pathlib.Path
+    build: Build, real_parts: tuple[real.Engine, real.Registry], tmp_path: pathlib.Path
 ) -> None:
     engine, registry = real_parts
     name = registry.push("run/soak:1.0", images.multi("soak"))
@@ -65,7 +65,7 @@ def test_hundreds_of_runs_sixteen_side_by_side(
     token = uuid.uuid4().hex
     tmp = tmp_path / "tmp"
     tmp.mkdir()
-    base = {key: value for key, value in shim.env.items() if not key.startswith("COV")}
+    base = {key: value for key, value in build.env.items() if not key.startswith("COV")}
     base |= {"DOCKER_HOST": engine.url, "TMPDIR": str(tmp), "SOAK_TOKEN": token, "ANALYZED_SHIM_TIMEOUT": "60"}
 
     def run(number: int, way: str) -> None:
@@ -132,7 +132,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_script_in_a_phase_s_place_inherits_the_standard_streams_and_nothing_else(
-    shim: Shim, layers: Layers, tmp_path: pathlib.Path, row: str, real_parts: tuple[real.Engine, real.Registry]
+    build: Build, layers: Layers, tmp_path: pathlib.Path, row: str, real_parts: tuple[real.Engine, real.Registry]
 ) -> None:
     engine, registry = real_parts
     name = registry.push("run/open:1.0", images.multi("open"))
@@ -141,9 +141,9 @@ def test_a_script_in_a_phase_s_place_inherits_the_standard_streams_and_nothing_e
     layers.write(called.reference or name, None if row == "no-switch" else name)
     phase = program(tmp_path / called.phase, "#!/bin/sh\nexec ls -l /proc/self/fd\n")
     environ = {**({"DOCKER_HOST": engine.url} if called.reachable else {}), **called.environ}
-    shim.unmeasured()
-    ended = shim.run(phase, *called.arguments, options=called.options, **environ)
-    assert ended.code == 0, ended.err
+    build.unmeasured()
+    ended = build.run(phase, *called.arguments, options=called.options, **environ)
+    ended.expect(code=0)
     assert ended.report["row"] == row, ended.report
     links = [line.partition(" -> ") for line in ended.out.splitlines()[1:]]
     assert {number.rpartition(" ")[2] for number, _, _ in links} >= {"0", "1", "2"}

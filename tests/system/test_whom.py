@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.support.build import SHIM, Build
 from tests.support.certificates import certificates, serving
 from tests.support.layers import Layers
-from tests.support.shim import SHIM, Shim
 
 LIFECYCLE = os.environ.get("LIFECYCLE_DIR", "")
 SEEDS = int(os.environ.get("FUZZ", "1")) * 100
@@ -161,7 +161,7 @@ def environment(dice: random.Random, daemons: Daemons, home: pathlib.Path) -> di
 
 
 def test_the_shim_asks_whom_a_real_phase_asks(
-    daemons: Daemons, shim: Shim, layers: Layers, tmp_path: pathlib.Path
+    daemons: Daemons, build: Build, layers: Layers, tmp_path: pathlib.Path
 ) -> None:
     home = tmp_path / "home"
     meta = home / ".docker" / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest()

@@ -1,4 +1,4 @@
-"""The shim as a process, and how it ended."""
+"""A build's phases with the shim, as processes, and how each ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 
 from tests.support.layers import Layers
+from tests.support.processes import program
 
 SCHEMA = json.loads((pathlib.Path(__file__).parents[2] / "docs" / "reference" / "report.schema.json").read_text())
 SHIM = (sys.executable, "-m", "shim")
@@ -20,11 +21,14 @@ SHIM = (sys.executable, "-m", "shim")
 class Ran:
     """How a run of the shim ended."""
 
-    def __init__(self, process: subprocess.CompletedProcess[str], report: pathlib.Path) -> None:
+    def __init__(
+        self, process: subprocess.CompletedProcess[str], report: pathlib.Path, layers: Layers | None = None
+    ) -> None:
         self.code = process.returncode
         self.out = process.stdout
         self.err = process.stderr
         self.report: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
+        self._layers = layers
         if self.report:
             jsonschema.validate(self.report, SCHEMA)
 
@@ -32,9 +36,18 @@ class Ran:
     def outcome(self) -> str:
         return str(self.report.get("outcome"))
 
+    def expect(self, **wanted: object) -> Ran:
+        """Compare `code`, `out`, `err`, `reference` (analyzed.toml's, now) and what the report says under a name."""
+        own = {"code": self.code, "out": self.out, "err": self.err}
+        found = {name: own.get(name, self.report.get(name)) for name in wanted}
+        if "reference" in wanted:
+            found["reference"] = self._layers and self._layers.reference
+        assert found == wanted, self.err
+        return self
 
-class Shim:
-    """Runs the shim as a user does: as a process."""
+
+class Build:
+    """A build: its layers directory, and the phases with the shim as a user runs it, each a process."""
 
     def __init__(self, directory: pathlib.Path, lifecycle: pathlib.Path, layers: Layers) -> None:
         self.directory = directory
@@ -57,6 +70,24 @@ class Shim:
         for name in [name for name in self.env if name.startswith("COV")]:
             del self.env[name]
 
+    def phase(
+        self, name: str = "restorer", *, exits: int | None = None, rewrites_to: str = "", does: str = ""
+    ) -> pathlib.Path:
+        """Write a stand-in of a phase, by what it does.
+
+        Args:
+            name: which phase.
+            exits: its exit status; else that of what it does.
+            rewrites_to: what it makes of the reference r:1.
+            does: what it does before, as lines of a shell's script.
+
+        """
+        if rewrites_to:
+            does = f'sed -i \'s|reference = "r:1"|reference = "{rewrites_to}"|\' {self.layers.toml}'
+        return program(
+            self.directory / name, "\n".join(["#!/bin/sh", does, "" if exits is None else f"exit {exits}", ""])
+        )
+
     def run(self, phase: str | pathlib.Path, *arguments: str, options: Any = (), **environ: str) -> Ran:
         """Wrap a phase of the stand-in, or whatever is at a path."""
         path = self.lifecycle / phase
@@ -68,4 +99,4 @@ class Shim:
         env = {"ANALYZED_SHIM_REPORT": str(report), **self.env, **environ}
         process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert "Traceback" not in process.stderr, process.stderr
-        return Ran(process, report)
+        return Ran(process, report, self.layers)
