@@ -190,14 +190,13 @@ def _below(name: str, directory: str) -> str | None:
 
 
 def only_has(saved: Saved, directory: str) -> bool:
-    """Return whether the topmost layer has nothing but a directory and those above it, and hides nothing below."""
+    """Return whether the topmost layer has, and hides, nothing but what is in a directory."""
     if not saved.layers:
         return False
     with _broken(saved.path), tarfile.open(saved.path) as archive, _layer(archive, saved.layers[-1]) as members:
         for member in members:
             name = clean(member.name)
-            inside = f"{name}/".startswith(f"{directory}/")
-            if posixpath.basename(name).startswith(_WHITEOUT) or not (inside or f"{directory}/".startswith(f"{name}/")):
+            if not (f"{name}/".startswith(f"{directory}/") or f"{directory}/".startswith(f"{name}/")):
                 return False
     return True
 

@@ -79,10 +79,7 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         saved = archive.read(saved_as, platform)
         if len(saved.platforms) > 1:
             tell(f"{wanted.image} is an image index; taking {saved.platform} of {', '.join(saved.platforms)}")
-        before = archive.tree(saved, _BELOW)
-        nodes = with_shim(before, wanted.bundle, wanted.image)
-        replace = archive.only_has(saved, _BELOW)
-        layer = archive.layer_of(nodes, _BELOW, [] if replace else _tops(set(before) - set(nodes)))
+        layer, replace = assembled(saved, wanted.bundle, wanted.image)
         changed = pathlib.Path(name) / "derived.tar"
         with changed.open("wb") as out:
             archive.write(saved, out, layer, replace=replace, tag=tagged(wanted.tag), environment=wanted.environment)
@@ -96,6 +93,26 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         tell(f"pushing {wanted.tag}")
         daemon.push(wanted.tag, _Clock(tell).of_layer)
     return image_id
+
+
+def assembled(saved: archive.Saved, bundle: str, image: str) -> tuple[bytes, bool]:
+    """Return the layer with all of the lifecycle directory, and whether it takes the topmost one's place.
+
+    What layers below have in that directory and the new one doesn't, such as another bundle, is hidden.
+
+    Args:
+        saved: the image that it is for.
+        bundle: the bundle to install.
+        image: the image's name, for messages.
+
+    Raises:
+        ShimError: the image has no lifecycle, or another architecture's.
+
+    """
+    nodes = with_shim(archive.tree(saved, _BELOW), bundle, image)
+    replace = archive.only_has(saved, _BELOW)
+    below = archive.tree(saved.but(layers=saved.layers[:-1]) if replace else saved, _BELOW)
+    return archive.layer_of(nodes, _BELOW, _tops(set(below) - set(nodes))), replace
 
 
 def tagged(name: str) -> str:

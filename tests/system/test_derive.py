@@ -243,8 +243,9 @@ def test_a_truncated_archive_is_refused(tmp_path: pathlib.Path, part: int) -> No
 
 
 def test_a_layer_with_more_than_the_lifecycle_stays_below(tmp_path: pathlib.Path) -> None:
-    assert archive.only_has(saved(tmp_path, lifecycle()), "cnb/lifecycle")
-    for more in (member("cnb/order.toml", b""), member("cnb/lifecycle/.wh.x"), member(".wh.etc")):
+    for more in (member("cnb/lifecycle/x"), member("cnb/lifecycle/.wh.x")):
+        assert archive.only_has(saved(tmp_path, [*lifecycle(), more]), "cnb/lifecycle")
+    for more in (member("cnb/order.toml", b""), member("cnb/.wh.order.toml"), member(".wh.etc")):
         assert not archive.only_has(saved(tmp_path, [*lifecycle(), more]), "cnb/lifecycle")
 
 
@@ -259,12 +260,25 @@ def test_an_older_bundle_and_shims_are_gone(tmp_path: pathlib.Path, bundle: path
     nodes = derive.with_shim(archive.tree(saved(tmp_path, older), "cnb/lifecycle"), str(bundle), "x")
     assert f"{install.NAME}/lib/old.so" not in nodes
     assert nodes["restorer.real"].header.linkname == "lifecycle"
-    layer = archive.layer_of(nodes, "cnb/lifecycle", derive._tops({f"{install.NAME}/lib/old.so"}))
-    with tarfile.open(fileobj=io.BytesIO(layer)) as read:
-        assert f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so" in read.getnames()
     without = [one for one in older if not one[0].name.endswith("restorer.real")]
     with pytest.raises(ShimError, match=r"restorer\.real beside it was not found"):
         derive.with_shim(archive.tree(saved(tmp_path, without), "cnb/lifecycle"), str(bundle), "x")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_layers_below_have_is_hidden(tmp_path: pathlib.Path, bundle: pathlib.Path, hidden: bool) -> None:
+    """Also if the layer that hid it is replaced; and done again it is the same."""
+    old = member(f"cnb/lifecycle/{install.NAME}/lib/old.so", b"x")
+    gone = [member(f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so")] if hidden else []
+    first = saved(tmp_path, [*lifecycle(), old], [*lifecycle(), *gone])
+    layer, replaced = derive.assembled(first, str(bundle), "x")
+    assert replaced
+    with tarfile.open(fileobj=io.BytesIO(layer)) as read:
+        assert f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so" in read.getnames()
+        members = [(one, content.read() if (content := read.extractfile(one)) else b"") for one in read]
+    again = saved(tmp_path, [*lifecycle(), old], members)
+    assert f"{install.NAME}/lib/old.so" not in archive.tree(again, "cnb/lifecycle")
+    assert derive.assembled(again, str(bundle), "x") == (layer, True)
 
 
 def test_install_refuses_phases_of_another_architecture(
