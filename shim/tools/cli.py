@@ -20,6 +20,7 @@ from shim.record import boolean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shim.daemon import containers
     from shim.phase.invocation import Invocation
     from shim.phase.settings import Settings
 
@@ -237,13 +238,18 @@ def _checked_build(
 
 
 def _checked_image(name: str, docker_host: str | None, timeout: float | None) -> tuple[dict[str, object], list[str]]:
-    from shim.daemon import containers
     from shim.tools import image as checking
 
-    chosen = _settings(docker_host=docker_host, timeout=timeout)
-    daemon = containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
-    checked = checking.check_image(daemon, name)
+    checked = checking.check_image(_user_s_daemon(docker_host, timeout), name)
     return checked.as_values(), checking.lines_of(checked)
+
+
+def _user_s_daemon(docker_host: str | None, timeout: float | None) -> containers.Daemon:
+    """Return the daemon that the docker CLI would use; images take longer than a build's questions."""
+    from shim.daemon import containers
+
+    chosen = _settings(docker_host=docker_host, timeout=timeout)
+    return containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
 
 
 def _tell(line: str) -> None:
@@ -312,7 +318,6 @@ def builder(
     timeout: _Timeout = None,
 ) -> None:
     """Copy a builder or lifecycle image and install the shim in it."""
-    from shim.daemon import containers
     from shim.tools import derive as deriving
 
     wanted = deriving.Derived(
@@ -326,9 +331,7 @@ def builder(
     if only_print:
         print("\n".join(deriving.steps(wanted)))
         return
-    chosen = _settings(docker_host=docker_host, timeout=timeout)
-    daemon = containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
-    image_id = deriving.derive(daemon, wanted, _tell)
+    image_id = deriving.derive(_user_s_daemon(docker_host, timeout), wanted, _tell)
     print(f"{tag} is {image_id}")
 
 
