@@ -6,6 +6,7 @@ What it holds: https://github.com/buildpacks/spec/blob/main/platform.md#analyzed
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from shim.errors import BrokenFile, EditRefused
 from shim.layers import files, replacing, toml
@@ -20,14 +21,10 @@ if TYPE_CHECKING:
     from shim.layers.rights import Rights
     from shim.policy.facts import Kind
 
-_MOST = 4 * 1024
+_MOST = 4096
 """Characters that `tomlkit` edits: of the one table, or of a whole file in which that can't be cut out."""
-
-
 _PLACES = 10
-"""Places that are looked at: a real file has one, and in a string or a comment there may be any number."""
-_LINE = 64
-"""Characters that stand before the value on a line, at most, where one is added."""
+"""Places that are looked at: a real file has one, and in a string there may be any number."""
 
 
 class Analyzed(Record):
@@ -84,7 +81,8 @@ def parse(path: str, data: bytes, about: os.stat_result) -> Analyzed:
     values = toml.parse(path, toml.text_of(path, data))
     run_image = _table(path, values, "run-image")
     marker = run_image.get("daemon")
-    _boolean(path, run_image, "extend")
+    if not isinstance(run_image.get("extend"), bool | None):
+        raise _wrong(path, run_image, "extend", "true or false")
     return Analyzed(
         path=path,
         data=data,
@@ -182,35 +180,22 @@ def _edited(piece: str, old: str | None, reference: str) -> Iterator[str]:
 
 def places(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the `[run-image]` table may stand, then the whole text: proposals, to be verified."""
-    header = "[run-image]"
-    at = text.find(header)
-    for _ in range(_PLACES):
-        if at < 0:
-            break
-        start = text.rfind("\n", 0, at) + 1
-        if not text[start:at].strip():
-            yield start, _end_of_table(text, at)
-        at = text.find(header, at + 1)
+    import re  # which reading the file has imported
+
+    for header in islice(re.finditer(r"^[ \t]*\[run-image\]", text, re.MULTILINE), _PLACES):
+        following = re.compile(r"^[ \t]*\[", re.MULTILINE).search(text, header.end())
+        yield header.start(), following.start() if following else len(text)
     yield 0, len(text)
-
-
-def _end_of_table(text: str, at: int) -> int:
-    """Return where the next line begins, behind `at`, that looks like a header."""
-    end = text.find("\n", at) + 1
-    while end:
-        following = text.find("\n", end) + 1
-        if text[end : following or len(text)].lstrip().startswith("["):
-            return end
-        end = following
-    return len(text)
 
 
 def only_value_differs(old: str, new: str, old_value: str | None, value: str) -> bool:
     """Return whether the new text is the old one with another string literal, or with one line more."""
     literal = f'"{value}"'
-    first = _first_difference(old, new)
-    at = new.find(literal, max(0, first - len(literal) - _LINE))
-    while 0 <= at <= first + _LINE:
+    first = len(os.path.commonprefix((old, new)))  # noqa: RUF071  # characters are meant
+    # The first difference is in the value, or behind it if both go on alike; of a line more, it may be before it.
+    for at in (new.rfind(literal, None, first + len(literal)), new.find(literal, first)):
+        if not new.startswith(literal, at):  # it isn't there
+            continue
         before, after = new[:at], new[at + len(literal) :]
         if old_value is None:
             same = before[: before.rfind("\n") + 1] + after.partition("\n")[2] in (old, f"{old}\n")
@@ -219,20 +204,7 @@ def only_value_differs(old: str, new: str, old_value: str | None, value: str) ->
             same = before + gone + after == old and _parsed(f"value = {gone}") == {"value": old_value}
         if same:
             return True
-        at = new.find(literal, at + 1)
     return False
-
-
-def _first_difference(old: str, new: str) -> int:
-    """Return how many characters two texts have in common at their beginnings."""
-    low, high = 0, min(len(old), len(new))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if old[low:middle] == new[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _parsed(text: str) -> Mapping[str, object] | None:
@@ -252,12 +224,9 @@ def _table(path: str, values: Mapping[str, object], key: str) -> dict[str, objec
 def _string(path: str, values: Mapping[str, object], key: str) -> str:
     value = values.get(key, "")
     if not isinstance(value, str):
-        raise BrokenFile(f"{path}: {key} is not a string but {str(value)[:80]}", "write it as the lifecycle does")
+        raise _wrong(path, values, key, "a string")
     return value
 
 
-def _boolean(path: str, values: Mapping[str, object], key: str) -> bool:
-    value = values.get(key, False)
-    if not isinstance(value, bool):
-        raise BrokenFile(f"{path}: {key} is not true or false but {str(value)[:80]}", "write it as the lifecycle does")
-    return value
+def _wrong(path: str, values: Mapping[str, object], key: str, kind: str) -> BrokenFile:
+    return BrokenFile(f"{path}: {key} is not {kind} but {str(values[key])[:80]}", "write it as the lifecycle does")

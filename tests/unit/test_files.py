@@ -79,6 +79,17 @@ def test_what_is_no_string_is_refused(text: str) -> None:
         edited_as(text.encode(), ID)
 
 
+@pytest.mark.parametrize("length", [4096, 4097])
+def test_of_what_a_person_wrote_four_kilobytes_are_edited(length: int) -> None:
+    """A parser that keeps blanks and comments takes a hundred times as long as one that doesn't."""
+    text = f"[run-image]\nreference = 'old'\n#{'x' * length}"[:length].encode()
+    if length > 4096:
+        with pytest.raises(EditRefused):
+            edited_as(text, ID)
+    else:
+        assert edited_as(text, ID) == text.replace(b"'old'", f'"{ID}"'.encode())
+
+
 def test_the_same_value_changes_nothing() -> None:
     text = analyzed_toml(ID, NAME).encode()
     assert edited_as(text, ID) == text
@@ -131,6 +142,9 @@ def test_only_the_one_value_may_differ(old: str, new: str, value: str | None, ye
         ("[run-image]\n[run-image]\na", ["[run-image]\n", "[run-image]\na"]),
         ("[run-image]\n[run-image.target]\n", ["[run-image]\n"]),
         ("a = 1\n", []),
+        ("[run-image]\n" * 10 + "a = 1\n", ["[run-image]\n"] * 9 + ["[run-image]\na = 1\n"]),
+        ("[run-image]\n" * 11 + "a = 1\n", ["[run-image]\n"] * 10),
+        ("# [run-image]\n" * 11 + "[run-image]\n", ["[run-image]\n"]),
     ],
 )
 def test_where_the_table_may_stand(text: str, found: list[str]) -> None:
@@ -244,6 +258,7 @@ def test_a_group_that_is_none_says_so(text: bytes) -> None:
         (b"[run-image]\ntarget = 1\n", "target is not a table"),
         (b"[run-image.target]\nos = 1\n", "os is not a string"),
         (b"image = 1\n", "image is not a table"),
+        (b'[run-image]\nreference = ["' + 100 * b"x" + b'"]\n', f"reference is not a string but ['{78 * 'x'}"),
     ],
 )
 def test_an_analyzed_toml_that_is_none_says_so_and_names_the_file(
@@ -255,7 +270,20 @@ def test_an_analyzed_toml_that_is_none_says_so_and_names_the_file(
         analyzed.read(str(path))
     assert str(path) in str(raised.value)
     assert message in str(raised.value)
+    assert "x" * 79 not in str(raised.value)
     assert raised.value.tip
+
+
+def test_what_is_the_same_still_is_not_parsed_again(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "analyzed.toml"
+    path.write_text(analyzed_toml("R", NAME))
+    known = analyzed.read(str(path))
+    path.chmod(0o600)
+    again = analyzed.read(str(path), known=known)
+    assert again.values is known.values
+    assert stat.S_IMODE(again.about.st_mode) == 0o600
+    path.write_text(analyzed_toml("S", NAME))
+    assert analyzed.read(str(path), known=known).reference == "S"
 
 
 def test_what_is_read_where_only_the_least_is_there(tmp_path: pathlib.Path) -> None:
