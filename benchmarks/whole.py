@@ -29,9 +29,9 @@ from typing import NamedTuple
 from shim.daemon import containers
 from shim.demo import images, layout, servers
 from shim.demo.lifecycle import ARCHITECTURE
+from shim.phase.invocation import WRAPPED
 
 PHASES = ("analyzer", "detector", "restorer", "builder", "exporter")
-WRAPPED = ("analyzer", "restorer", "exporter")
 USER = 1000 if os.getuid() == 0 else os.getuid()
 """Whom the layers belong to; the real detector and builder refuse to run as root."""
 TREE = {
