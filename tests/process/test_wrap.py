@@ -64,9 +64,7 @@ def test_no_switch_the_crash_is_kept_away_in_every_build(build: Build, layers: L
     ended = build.run("restorer", options=(option,))
     ended.expect(outcome="no-lookup", reference=ID)
     assert ended.err.rstrip().endswith(" [no-lookup]")
-    assert (
-        subprocess.run([build.lifecycle / "restorer"], env=build.env, capture_output=True, check=False).returncode == 2
-    )
+    build.call(str(build.lifecycle / "restorer")).expect(code=2)
 
 
 # registry-build
@@ -93,31 +91,31 @@ def test_registry_build_an_empty_reference_gets_its_name(build: Build, layers: L
 def test_daemon_build_prevented(build: Build, layers: Layers, parts: Parts) -> None:
     layers.write(parts.name, parts.name)
     ended = build.run("restorer", options=("--daemon",), **parts.at)
-    ended.expect(code=0, outcome="prevented", reference=parts.id)
+    ended.expect(
+        code=0,
+        outcome="prevented",
+        reference=parts.id,
+        schema=1,
+        phase="restorer",
+        platform_api="0.11",
+        row="daemon-build",
+        build="daemon",
+        certainty="known",
+        evidence="option",
+        run_image=parts.name,
+        image_id=parts.id,
+        reference_before=parts.name,
+        reference_after=parts.name,
+        reference_final=parts.id,
+        exit_code=0,
+        runs=1,
+        command=[str(build.lifecycle / "restorer")],
+        warnings=[],
+        daemon={"address": parts.engine.url, "name": "Docker", "version": "0.0 (embedded)", "store": "memory"},
+    )
+    assert ended.report["seconds"] > 0
     assert parts.registry.asked == []
-    assert parts.engine.asked == [
-        "GET /_ping",
-        f"GET /images/{parts.name}/json",
-        "GET /version",
-        "GET /info",
-    ]
-    report = ended.report
-    assert report["schema"] == 1
-    assert (report["phase"], report["platform_api"], report["row"]) == ("restorer", "0.11", "daemon-build")
-    assert (report["build"], report["certainty"], report["evidence"]) == ("daemon", "known", "option")
-    assert (report["run_image"], report["image_id"]) == (parts.name, parts.id)
-    assert report["reference_before"] == report["reference_after"] == parts.name
-    assert report["reference_final"] == parts.id
-    assert report["daemon"] == {
-        "address": parts.engine.url,
-        "name": "Docker",
-        "version": "0.0 (embedded)",
-        "store": "memory",
-    }
-    assert (report["exit_code"], report["runs"]) == (0, 1)
-    assert report["command"] == [str(build.lifecycle / "restorer")]
-    assert report["seconds"] > 0
-    assert report["warnings"] == []
+    assert parts.engine.asked == ["GET /_ping", f"GET /images/{parts.name}/json", "GET /version", "GET /info"]
     assert layers.stray() == set()
 
 
