@@ -164,6 +164,10 @@ TRIED: tuple[tuple[str, str], ...] = (
         "launchers, scripts in the restorer's place, forks with flags of their own, `extend`",
         "process/test_launchers.py",
     ),
+    (
+        "whole builds in random worlds of launchers, scripts, configuration, variables, contexts, sockets and owners",
+        "process/test_worlds.py",
+    ),
     ("the wrapper's story, row by row, with the stand-in, an engine and a registry", "process/test_wrap.py"),
     ("faults of the daemon, on a real socket", "process/test_engine.py"),
     (

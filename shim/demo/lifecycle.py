@@ -170,6 +170,7 @@ class Phase:
     def drop_privileges(self) -> None:
         """Become the user of the build, as every phase of the real lifecycle does that starts as root."""
         if os.getuid() == 0 and self.flags.uid:
+            "host".encode("idna")  # is imported at its first use, and that user may not be able to read it
             os.setgroups([])
             os.setgid(self.flags.gid)
             os.setuid(self.flags.uid)
