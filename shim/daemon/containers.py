@@ -12,7 +12,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError
 from docker.utils import kwargs_from_env, parse_repository_tag
 
-from shim.errors import PullFailed, Unreachable
+from shim.errors import MissingFile, PullFailed, ShimError, Unreachable
 from shim.record import environment, is_hex_id
 from shim.words import plain, without_secrets
 
@@ -83,6 +83,8 @@ class Daemon:
                 found = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]
             except APIError as problem:
                 if problem.status_code in (400, 404):  # 400: not a reference, so nothing is under it
+                    return None
+                if problem.status_code == 500 and is_hex_id(reference.removeprefix("sha256:")):  # Podman 6: no such ID
                     return None
                 raise
             return str(found["Id"])
@@ -170,15 +172,23 @@ class Daemon:
             tell: is told the number of bytes, again and again.
 
         Raises:
+            MissingFile: it doesn't have all of the image: a containerd store has an index with another platform's part.
             Unreachable: the daemon doesn't do it.
 
         """
 
         def copy() -> None:
-            with path.open("wb") as file:
-                for part in self._client.get_image(name):
-                    file.write(part)
-                    tell(file.tell())
+            try:
+                with path.open("wb") as file:
+                    for part in self._client.get_image(name):
+                        file.write(part)
+                        tell(file.tell())
+            except APIError as problem:
+                if problem.status_code != 404:
+                    raise
+                raise MissingFile(
+                    f"the daemon doesn't have {name} for its own platform: {_one_line(problem)}", f"docker pull {name}"
+                ) from None
 
         _usable(copy)
 
@@ -242,7 +252,7 @@ def _context(name: str) -> Any:
 def _usable(ask: Callable[[], _T]) -> _T:
     try:
         return ask()
-    except Unreachable:
+    except ShimError:
         raise
     except Exception as problem:  # the library passes on what requests, urllib3, json and ssl raise
         raise Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP) from None

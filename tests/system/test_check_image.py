@@ -14,7 +14,7 @@ from shim.demo.lifecycle import ARCHITECTURE
 from shim.phase.invocation import WRAPPED
 from tests.support import real
 from tests.support.build import SCHEMA, SHIM, Build, Ran
-from tests.support.images import ETC, image, lifecycle, member
+from tests.support.images import ETC, OTHER, image, index, lifecycle, member
 
 PACK, JAVA, SCRIPT = "pack", "java-buildpack-client, Quarkus", "a script with CNB_PLATFORM_API 0.10 or 0.11"
 PACK_TOO = "pack, with a builder that has 0.11 at most"
@@ -177,7 +177,28 @@ def test_what_can_t_be_read_is_named(
     assert "Traceback" not in ended.err
 
 
+def test_an_index_with_another_platform_s_part_only_is_named_or_looked_at(
+    real_parts: tuple[real.Engine, real.Registry], check: Any
+) -> None:
+    """A containerd store can't save it; the other stores have that platform's image, and nothing else."""
+    engine, registry = real_parts
+    labels = lifecycle_image("0.20.5", *ALL)
+    ours, theirs = (image(lifecycle(one), architecture=one, labels=labels) for one in (ARCHITECTURE, OTHER))
+    name = registry.push("check/other:1", index((OTHER, theirs), (ARCHITECTURE, ours)))
+    engine.pull(name, f"linux/{OTHER}")
+    ended = check(name)
+    engine.client.remove_image(name)
+    if engine.kind == "containerd":
+        assert (ended.code, f"doesn't have {name} for its own platform" in ended.err) == (66, True), ended.err
+        assert f"(docker pull {name})" in ended.err
+    else:
+        ended.expect(code=0)
+        assert f"a lifecycle image for linux/{OTHER}" in ended.out
+
+
 def test_an_image_that_is_not_there_is_named(check: Any) -> None:
+    ended = check("5" * 64)
+    assert (ended.code, f"{'5' * 64} is not in the daemon" in ended.err) == (66, True), ended.err
     ended = check("registry.example/no/such:1")
     ended.expect(code=66, out="")
     assert "registry.example/no/such:1 is not in the daemon (docker pull registry.example/no/such:1)" in ended.err

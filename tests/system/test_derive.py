@@ -102,10 +102,15 @@ def test_the_architecture_has_to_be_the_bundle_s(
     assert saved.platform == f"linux/{ARCHITECTURE}"
     engine.client.remove_image(both)
     engine.pull(both, f"linux/{OTHER}")
-    failed = builder(both, f"{tag}-other")
-    assert failed.code != 0
-    assert f"is for linux/{OTHER}" in failed.err, failed.err
-    assert f"pass --platform linux/{ARCHITECTURE}" in failed.err
+    about = engine.client.inspect_image(both)  # type: ignore[no-untyped-call]
+    ended = builder(both, f"{tag}-other")
+    if about["Os"]:
+        assert ended.code != 0
+        assert f"is for linux/{OTHER}" in ended.err, ended.err
+        assert f"pass --platform linux/{ARCHITECTURE}" in ended.err
+    else:  # Docker 29's containerd store, which has nothing for its own platform: as if the image weren't there
+        ended.expect(code=0)
+        assert f"pulling {both} for linux/{ARCHITECTURE}" in ended.err
     failed = builder(both, f"{tag}-other", "--platform", f"linux/{OTHER}")
     assert (failed.code != 0, f"not for linux/{OTHER}" in failed.err) == (True, True)
     builder(both, f"{tag}-other", "--platform", f"linux/{ARCHITECTURE}").expect(code=0)
