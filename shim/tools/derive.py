@@ -149,7 +149,8 @@ class _Clock:
 def _have(daemon: Daemon, wanted: Derived, ours: str, tell: Callable[[str], None]) -> None:
     """Have the daemon have the image for the bundle's platform; pull it if it isn't there.
 
-    An image that is there for another platform is pulled only if a platform was asked for.
+    An image that is there for another platform is pulled only if a platform was asked for, or if the daemon (Docker 29
+    with the containerd store) says no platform of it.
 
     Raises:
         ShimError: the image, or the platform asked for, is another than the bundle's.
