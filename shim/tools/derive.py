@@ -109,9 +109,10 @@ def assembled(saved: archive.Saved, bundle: str, image: str) -> tuple[bytes, boo
         ShimError: the image has no lifecycle, or another architecture's.
 
     """
-    nodes = with_shim(archive.tree(saved, _BELOW), bundle, image)
+    before = archive.tree(saved, _BELOW)
+    nodes = with_shim(before, bundle, image)
     replace = archive.only_has(saved, _BELOW)
-    below = archive.tree(saved.but(layers=saved.layers[:-1]) if replace else saved, _BELOW)
+    below = archive.tree(saved.but(layers=saved.layers[:-1]), _BELOW) if replace else before
     return archive.layer_of(nodes, _BELOW, _tops(set(below) - set(nodes))), replace
 
 

@@ -179,7 +179,7 @@ def test_what_works_bare_works_wrapped(build: Build, parts: Parts, tmp_path: pat
 
 
 def test_the_worlds_are_of_all_kinds() -> None:
-    """Each choice is drawn, and so are builds that fail bare and builds that work."""
+    """Each state with each first wrapped phase, and each choice of the others but for the launchers, of which most."""
     worlds = [draw(number) for number in range(FIRST, FIRST + 40)]
     assert {world.script for world in worlds} >= set(CLOSES)
     assert {world.config for world in worlds} == set(CONFIGS)
