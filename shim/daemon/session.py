@@ -135,10 +135,8 @@ class Inquiry:
             self._run(ask)
 
     def _run(self, ask: Callable[[], Any]) -> None:
-        import gc
         import time
 
-        gc.disable()  # a tenth of the import below, in a process that ends before it would be worth it
         try:
             import shim.daemon.client  # noqa: F401  # no part of the daemon's answer, so the clock starts after it
 

@@ -86,6 +86,9 @@ def _start(call: Invocation, path: str, options: Mapping[str, str], log: Log) ->
     said = log.level == "debug" or "report" in options or call.environ.get("ANALYZED_SHIM_REPORT")
     if not said and _has_nothing_to_do(call):
         program.become(path, call.argv, call.environ)
+    import gc
+
+    gc.disable()  # a thirtieth of a repair, in a process that ends before it would be worth it
     from shim.phase.wrap import wrap  # all the rest, which costs more than the start of the interpreter
 
     return wrap(call, path, options, log)
