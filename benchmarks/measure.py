@@ -52,6 +52,8 @@ NOTHING, EXEC, BESIDE = 1.2, 3.0, 3.0
 """Goals in bare starts: nothing to do; an exec, the daemon not asked; a repair beside a restorer of 0.4 s."""
 PARSES = 4.0
 """The goal of 1 MB more analyzed.toml, in `tomllib` parses of it."""
+SLACK = 1.15
+"""Times the goal at which one is surely missed: by so much machines differ in what an import costs beside a start."""
 QUIET = 1.25
 """A bare start that waits for nobody takes at most so many times its processor time."""
 EXTRA_PULL = "the bare restorer and the extra pull by digest"
@@ -512,9 +514,9 @@ def memory(bench: Bench) -> list[str]:
 def guard(bench: Bench) -> int:
     """Measure a few times, more often what misses its goal, and return 1 where one is surely missed.
 
-    That is where the whole interval lies above it in the end. A machine that has no core free makes all of a case
-    slower, its bare starts too, but these less, as they seldom wait for their turn twice: there the interval has to lie
-    above twice the goal, and of what is done beside a restorer that waits it can't be told.
+    That is where the whole interval lies above it and its slack in the end. A machine that has no core free makes all
+    of a case slower, its bare starts too, but these less, as they seldom wait for their turn twice: there the interval
+    has to lie above twice the goal, and of what is done beside a restorer that waits it can't be told.
     """
     missed = 0
     cases = starts_over_bare(bench, "wheel")
@@ -547,11 +549,9 @@ def guard(bench: Bench) -> int:
         if case.goal:
             ratio, low, high = boot(times[case.name], over_bare)
             busy = waits > QUIET
-            bad = low > case.goal * (2 if busy else 1) and not (busy and case.beside)
+            bad = low > case.goal * (2 if busy else SLACK) and not (busy and case.beside)
             missed |= bad
-            verdict = (
-                "MISSED" if bad else "" if ratio <= case.goal else "busy, can't be told" if busy else "hardly more"
-            )
+            verdict = "MISSED" if bad else "" if ratio <= case.goal else "busy, can't be told" if busy else "not surely"
             print(f"{case.name:40} {ratio:6.2f} ({low:.2f} to {high:.2f})  at most {case.goal:g}  {verdict}")
     for runs in (3, 7, 15):
         more = next(more for size, more, _ in sizes(bench, runs, 1_000_000) if size == MEGABYTE)
