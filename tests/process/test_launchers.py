@@ -16,6 +16,7 @@ from tests.support.launchers import CLOSES, LAUNCHERS, lay_out
 from tests.support.layers import GROUP, ID, Layers
 from tests.support.parts import Parts
 from tests.support.processes import program
+from tests.support.users import let_in
 
 
 @pytest.fixture
@@ -199,8 +200,7 @@ def test_flags_of_a_fork_hide_none_of_the_known_ones(
     layers.write("", "r:1")
     for path in (layers.path, layers.toml, layers.group):
         os.chown(path, 1000, 1000)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    let_in(tmp_path)
     phase = build.phase(does='test "${1%%=*}" = -group')
     build.run(phase, *flags, "-gid", "1000", options=("--daemon",)).expect(code=0, outcome="filled", reference="r:1")
     assert (layers.note.stat().st_uid, layers.toml.stat().st_uid) == (1000, 1000)

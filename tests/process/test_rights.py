@@ -20,6 +20,7 @@ from shim.layers.rights import AS_IT_IS, Rights
 from shim.phase import invocation
 from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers, analyzed_toml
+from tests.support.users import let_in
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, which needs root")
 USER = ("-uid", "1000", "-gid", "1000")
@@ -36,8 +37,7 @@ def owned(layers: Layers, tmp_path: pathlib.Path, engine: servers.Engine, build:
     (tmp_path / "engine.sock").chmod(0o600)  # the daemon's connection needs root
     for path in (layers.path, layers.toml, layers.group):
         os.chown(path, 1000, 1000)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    let_in(tmp_path)
     return layers
 
 
@@ -71,8 +71,7 @@ def test_root_acts_as_the_user_if_that_is_enough_and_by_itself_only_in_what_is_r
     tmp_path: pathlib.Path, mode: int, owner: int, taken: bool
 ) -> None:
     """Root may be in other groups, which are its own again afterwards."""
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755) if parent != pathlib.Path("/tmp") else None
+    let_in(tmp_path)
     tmp_path.chmod(mode)
     os.chown(tmp_path, owner, 0)
     before = os.getgroups()
@@ -94,8 +93,8 @@ def test_root_does_not_do_by_itself_what_the_user_may_not_if_somebody_could_have
 ) -> None:
     place = tmp_path / "above" / "place"
     place.mkdir(parents=True)
-    for parent in (tmp_path / "above", tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    let_in(tmp_path)
+    (tmp_path / "above").chmod(0o755)
     if kind.startswith("a link"):
         os.rename(place, tmp_path / "target")
         place.symlink_to(tmp_path / "target")

@@ -24,6 +24,7 @@ from tests.support.build import SHIM, Build
 from tests.support.launchers import CLOSES, LAUNCHERS, lay_out
 from tests.support.parts import OTHER_ID, Parts
 from tests.support.processes import program
+from tests.support.users import let_in
 
 FIRST, WORLDS = 1457, int(os.environ.get("WORLDS", "40"))
 NOT_UTF8 = base64.b64encode(b"\xff:\xff").decode()
@@ -90,8 +91,7 @@ class Place:
         self.world, self.build, self.parts = world, build, parts
         self.name = self._name()
         self.launchers = lay_out(build.directory / "launchers")
-        for parent in (build.directory, *build.directory.parents[:2]):
-            parent.chmod(0o755)
+        let_in(build.directory)
         (build.directory / "phases").mkdir()
         if world.script != "none":
             text = CLOSES[world.script].format(python=sys.executable, real=str(build.lifecycle / "restorer"))

@@ -22,14 +22,19 @@ AS_USER = (
 """Becomes user 1000 after importing, because that user may not be able to read where the tests run from."""
 
 
+def let_in(directory: pathlib.Path) -> None:
+    """Let any user into a test's directory; those above it that are the run's own are pytest's, for root alone."""
+    for one in (directory, *directory.parents[:3]):
+        if one != pathlib.Path("/tmp"):
+            one.chmod(0o755)
+
+
 def as_user(build: Build, layers: Layers, code: str, *command: str, **environ: str) -> tuple[int, str, dict[str, Any]]:
     """Run the shim as user 1000, to whom the layers belong; return the exit code, its lines and the report."""
     build.unmeasured()
     for path in (build.directory, layers.path, layers.toml, layers.group):
         os.chown(path, 1000, 1000)
-    for parent in build.directory.parents[:3]:
-        if parent != pathlib.Path("/tmp"):
-            parent.chmod(0o755)
+    let_in(build.directory)
     report = build.directory / "report.json"
     full = [sys.executable, "-c", f"{AS_USER}{code}\nsys.exit(main.main())", *command]
     env = {**build.env, "ANALYZED_SHIM_REPORT": str(report), **environ}
