@@ -198,10 +198,10 @@ def test_what_is_no_reference_is_not_asked_for(faulty: Start, reference: str) ->
 
 
 def test_one_connection_is_kept_and_a_closed_one_is_opened_again(faulty: Start) -> None:
-    connections: list[int] = []
+    connections: list[socket.socket] = []
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        connections.append(id(request.connection))
+        connections.append(request.connection)
         request.close_connection = len(connections) == 3  # without saying so, as an idle limit does
         HAS(request)
 
