@@ -73,6 +73,8 @@ class Invocation(Record):
     """The environment as the phase sees it: an `env` before it may have changed it."""
     root: str
     """The directory that a `chroot` before the phase makes its root, else `/`."""
+    directory: str
+    """What the phase's relative paths begin at, if a launcher before it goes there; else empty."""
 
     @property
     def about(self) -> bool:
@@ -130,7 +132,7 @@ class Invocation(Record):
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
     def _path(self, flag: str, variable: str, default: str) -> str:
-        return self.flags.get(flag) or environment(self.variables, variable) or default
+        return os.path.join(self.directory, self.flags.get(flag) or environment(self.variables, variable) or default)
 
 
 def read(
@@ -175,11 +177,12 @@ def _read(
     named: bool,
     environ: Mapping[str, str],
 ) -> Invocation:
-    variables, root = environ, "/"
+    variables, root, directory = environ, "/", ""
     if at:
-        from shim.phase import launcher
+        from shim.phase.launcher import behind
 
-        variables, root = launcher.behind_env(argv[:at], environ), launcher.behind_chroot(argv[:at])
+        seen = behind(argv[:at], environ)
+        variables, root, directory = seen.variables, seen.root, seen.directory
     return Invocation(
         phase=phase,
         named=named,
@@ -191,6 +194,7 @@ def _read(
         environ=environ,
         variables=variables,
         root=root,
+        directory=directory,
     )
 
 

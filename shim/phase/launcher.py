@@ -1,47 +1,70 @@
-"""What a launcher before a phase changes of what the phase sees: its environment and its root."""
+"""What a launcher before a phase changes of what the phase sees: its environment, its root and where it stands."""
 
 from __future__ import annotations
 
 import os
 
+from shim.record import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
-def _is_assignment(argument: str) -> bool:
-    name, equals, _ = argument.partition("=")
-    return bool(equals) and name.isidentifier()
+_WITH_VALUE = ("--unset", "--chdir", "-u", "-C")
+"""Options of `env`, whose value may follow."""
 
 
-def behind_env(launcher: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment that `env` as a launcher leaves (https://www.gnu.org/software/coreutils/env)."""
-    changed = dict(environ)
-    at = 0
-    while at < len(launcher):
-        at += 1
-        if os.path.basename(launcher[at - 1]) != "env":
-            continue
-        while at < len(launcher):
-            word, following = launcher[at], launcher[at + 1 : at + 2]
-            if word in ("-i", "-", "--ignore-environment"):
-                changed.clear()
-            elif word in ("-u", "--unset") and following:
-                changed.pop(following[0], None)
-                at += 1
-            elif word.startswith(("-u", "--unset=")):
-                changed.pop(word.removeprefix("--unset=").removeprefix("-u"), None)
-            elif _is_assignment(word):
-                name, _, changed[name] = word.partition("=")
-            elif not word.startswith("-"):
-                break
-            at += 1
-    return changed
+class Behind(Record):
+    """What a phase sees behind its launchers."""
+
+    variables: Mapping[str, str]
+    root: str = "/"
+    directory: str = ""
+    """What relative paths begin at, absolute; empty: where the launcher was started."""
 
 
-def behind_chroot(launcher: Sequence[str]) -> str:
-    """Return the root that `chroot` as a launcher leaves (https://www.gnu.org/software/coreutils/chroot)."""
+def behind(launcher: Sequence[str], environ: Mapping[str, str]) -> Behind:
+    """Return what `env` and `chroot` as launchers leave (https://www.gnu.org/software/coreutils/manual/coreutils.html).
+
+    Args:
+        launcher: all that stands before the phase.
+        environ: the environment of the first.
+
+    """
+    seen = Behind(variables=environ)
     for at, word in enumerate(launcher):
-        if os.path.basename(word) == "chroot":
-            return next((root for root in launcher[at + 1 :] if not root.startswith("-")), "/")
-    return "/"
+        name, following = "" if "=" in word else os.path.basename(word), launcher[at + 1 :]
+        if name == "env":
+            seen = _behind_env(following, seen)
+        elif name == "chroot":
+            root = next((root for root in following if not root.startswith("-")), "/")
+            seen = seen.but(root=root, directory=seen.directory if "--skip-chdir" in following else "/")
+    return seen
+
+
+def _behind_env(arguments: Sequence[str], seen: Behind) -> Behind:
+    changed, directory = dict(seen.variables), seen.directory
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        option = next((option for option in _WITH_VALUE if word.startswith(option)), None)
+        if word in ("-i", "-", "--ignore-environment"):
+            changed.clear()
+        elif option:
+            value = word.removeprefix(option).removeprefix("=") or next(words, "")
+            if option in ("--unset", "-u"):
+                changed.pop(value, None)
+            else:
+                directory = os.path.join(directory or _here(), value)
+        elif equals and name.isidentifier():
+            changed[name] = value
+        elif not word.startswith("-"):
+            break
+    return seen.but(variables=changed, directory=directory)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed, and nothing relative is found from there
+        return ""

@@ -88,6 +88,28 @@ def test_an_analyzer_and_an_exporter_behind_a_launcher(
     )
 
 
+@pytest.mark.parametrize(
+    "launcher", ["env -C {}", "env -i --chdir={} CNB_PLATFORM_API=0.11", "nice env -C / env -C .{}"]
+)
+def test_the_files_are_the_ones_where_env_goes(
+    build: Build, layers: Layers, parts: Parts, tmp_path: pathlib.Path, launcher: str
+) -> None:
+    """Beside others, which are where the shim was started."""
+    layers.write(parts.name, parts.name)
+    layers.note.write_text("daemon = true\n")
+    (tmp_path / "elsewhere").mkdir()
+    others = Layers(tmp_path / "elsewhere" / "layers")
+    others.write(parts.name, parts.name)
+    before = others.identity()
+    inside = launcher.format(tmp_path).split()
+    if "-i" in inside:
+        inside += [f"{name}={value}" for name, value in parts.at.items()]
+    phase = (str(build.lifecycle / "restorer"), "-layers", "layers")
+    command = ("env", "-C", str(tmp_path / "elsewhere"), *SHIM, "run", "--", *inside, *phase)
+    build.call(*command, **parts.at, PYTHONPATH=os.getcwd()).expect(code=0, outcome="prevented", reference=parts.id)
+    assert (others.identity(), layers.stray()) == (before, set())
+
+
 def test_the_platform_api_is_the_one_that_env_sets(build: Build, layers: Layers) -> None:
     layers.write(ID)
     phase = str(build.lifecycle / "restorer")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shim.errors import WrongUse
@@ -122,6 +124,9 @@ def test_without_a_program_that_can_be_run_the_first_name_of_a_phase_counts() ->
         (("env", "-i"), ""),
         (("env", "-"), ""),
         (("env", "-i", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "-C", "/x", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "-u", "A", "--chdir", "/x", "CNB_PLATFORM_API=0.12"), "0.12"),
+        (("env", "A=/bin/env", "nice", "CNB_PLATFORM_API=0.12"), "0.11"),
         (("env", "-u", "CNB_PLATFORM_API"), ""),
         (("env", "-uCNB_PLATFORM_API"), ""),
         (("env", "--unset=CNB_PLATFORM_API"), ""),
@@ -145,10 +150,30 @@ def test_the_environment_is_the_one_behind_env(launcher: tuple[str, ...], api: s
         (("chroot", "/newroot"), "/newroot"),
         (("/usr/sbin/chroot", "--userspec=1000:1000", "/newroot"), "/newroot"),
         (("nice", "chroot", "/newroot", "env"), "/newroot"),
+        (("env", "A=/sbin/chroot", "nice"), "/"),
     ],
 )
 def test_the_root_is_the_one_behind_chroot(launcher: tuple[str, ...], root: str) -> None:
     assert read(*launcher, *PHASE).root == root
+
+
+@pytest.mark.parametrize(
+    ("launcher", "layers"),
+    [
+        (("env", "A=b"), "l"),
+        (("env", "-C", "/x", "A=b"), "/x/l"),
+        (("env", "-C/x"), "/x/l"),
+        (("env", "--chdir=/x"), "/x/l"),
+        (("env", "--chdir", "x"), f"{os.getcwd()}/x/l"),
+        (("env", "-C", "/x", "nice", "env", "-C", "y"), "/x/y/l"),
+        (("chroot", "/"), "/l"),
+        (("chroot", "--skip-chdir", "/"), "l"),
+        (("chroot", "/", "env", "-C", "x"), "/x/l"),
+    ],
+)
+def test_relative_paths_begin_where_a_launcher_goes(launcher: tuple[str, ...], layers: str) -> None:
+    call = read(*launcher, PHASE[0], "-layers", "l", CNB_ANALYZED_PATH="/a.toml")
+    assert (call.layers, call.group, call.analyzed) == (layers, f"{layers}/group.toml", "/a.toml")
 
 
 def test_a_drop_in_s_arguments_are_all_the_phase_s() -> None:
