@@ -163,34 +163,25 @@ class Daemon:
         """
         return None if self.image_id(name) is None else self._inspect(name)
 
-    def save(self, name: str, path: pathlib.Path, tell: Callable[[int], None]) -> None:
-        """Write an image's archive to a file, as `docker save` does.
+    def save(self, name: str) -> Iterator[bytes]:
+        """Yield an image's archive, in parts, as `docker save` writes it.
 
         Args:
             name: the image's name.
-            path: the file.
-            tell: is told the number of bytes, again and again.
 
         Raises:
             MissingFile: it doesn't have all of the image: a containerd store has an index with another platform's part.
             Unreachable: the daemon doesn't do it.
 
         """
-
-        def copy() -> None:
-            try:
-                with path.open("wb") as file:
-                    for part in self._client.get_image(name):
-                        file.write(part)
-                        tell(file.tell())
-            except APIError as problem:
-                if problem.status_code != 404:
-                    raise
+        try:
+            yield from self._client.get_image(name)
+        except Exception as problem:
+            if isinstance(problem, APIError) and problem.status_code == 404:
                 raise MissingFile(
                     f"the daemon doesn't have {name} for its own platform: {_one_line(problem)}", f"docker pull {name}"
                 ) from None
-
-        _usable(copy)
+            raise _unreachable(problem) from None
 
     def load(self, path: pathlib.Path, tell: Callable[[int], None]) -> None:
         """Load an image's archive, as `docker load` does.
@@ -255,7 +246,11 @@ def _usable(ask: Callable[[], _T]) -> _T:
     except ShimError:
         raise
     except Exception as problem:  # the library passes on what requests, urllib3, json and ssl raise
-        raise Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP) from None
+        raise _unreachable(problem) from None
+
+
+def _unreachable(problem: Exception) -> Unreachable:
+    return Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP)
 
 
 def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -15,16 +15,17 @@ import gzip
 import hashlib
 import io
 import json
+import pathlib
 import posixpath
 import tarfile
+import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
 from shim.errors import ShimError
 from shim.record import Record
 
 if TYPE_CHECKING:
-    import pathlib
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -307,6 +308,30 @@ def _followed(members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarI
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     return file.read() if file else b""
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[pathlib.Path]:
+    """Make a temporary directory for archives, and remove it in the end.
+
+    Raises:
+        ShimError: a file can't be written there, or another file that is used meanwhile can't be read.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="analyzed-shim-") as name:
+        try:
+            yield pathlib.Path(name)
+        except OSError as problem:  # of a full disk it has no file's name
+            tip = "" if problem.filename else "set TMPDIR to a directory that has room for the image twice"
+            raise ShimError(f"{problem.filename or name}: {problem.strerror}", tip) from None
+
+
+def keep(parts: Iterable[bytes], path: pathlib.Path, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Write an archive to a file, and tell the number of bytes again and again."""
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)
+            tell(file.tell())
 
 
 @contextlib.contextmanager

@@ -321,7 +321,7 @@ def _compile(source: pathlib.Path, target: pathlib.Path, name: str, *, docstring
 
 
 def _zip(target: pathlib.Path, modules: list[Module]) -> None:
-    with zipfile.ZipFile(target, "w") as archive, tempfile.TemporaryDirectory() as name:
+    with zipfile.ZipFile(target, "w") as archive, tempfile.TemporaryDirectory(dir=target.parent) as name:
         compiled = pathlib.Path(name) / "compiled.pyc"
         for module in sorted(modules, key=lambda module: module.name):
             _compile(module.path, compiled, module.name)
@@ -361,7 +361,7 @@ def _add_tls(archive: pathlib.Path, extension: pathlib.Path, library: pathlib.Pa
     loader = elf.read(_interpreter()).interpreter or ""
     beside = {path.name for path in library.iterdir()} | {os.path.basename(loader)}
     needed = [path for path in _shared_libraries(loader, extension) if path.name not in beside]
-    with zipfile.ZipFile(archive, "a") as added, tempfile.TemporaryDirectory() as name:
+    with zipfile.ZipFile(archive, "a") as added, tempfile.TemporaryDirectory(dir=library) as name:
         for path, inside in ((extension, "_ssl.so"), *((path, path.name) for path in needed)):
             copy = pathlib.Path(name) / inside
             shutil.copyfile(path, copy)

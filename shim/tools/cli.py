@@ -352,6 +352,7 @@ def main() -> int:
     """Run the command line, and return its exit code."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except ShimError as problem:
         tip = f" ({problem.tip})" if problem.tip else ""
         print(f"analyzed-shim: ERROR: {problem}{tip}", file=sys.stderr)
@@ -360,6 +361,12 @@ def main() -> int:
         return end.exit_code
     except typer.Abort:
         return 130
+    except OSError as problem:  # what nobody below has put in words: stdout on a full disk, or without a reader
+        if not isinstance(problem, BrokenPipeError):
+            what = problem.filename or "the output can't be written"
+            print(f"analyzed-shim: ERROR: {what}: {problem.strerror or problem}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is buffered yet mustn't fail once more
+        return 1
     except Exception as problem:
         show = getattr(problem, "show", None)  # click's usage errors, in whatever package typer keeps them
         if show is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pathlib
 import tarfile
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -72,15 +71,15 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
             raise ShimError(f"{name} is not a setting of the shim", "ANALYZED_SHIM_* can be baked in")
     platform = f"linux/{install.architecture(wanted.bundle)}"
     _have(daemon, wanted, platform, tell)
-    with tempfile.TemporaryDirectory(prefix="analyzed-shim-") as name:
-        saved_as = pathlib.Path(name) / "image.tar"
+    with archive.temporary() as directory:
+        saved_as = directory / "image.tar"
         tell(f"saving {wanted.image}")
-        daemon.save(wanted.image, saved_as, _Clock(tell).of_bytes)
+        archive.keep(daemon.save(wanted.image), saved_as, _Clock(tell).of_bytes)
         saved = archive.read(saved_as, platform)
         if len(saved.platforms) > 1:
             tell(f"{wanted.image} is an image index; taking {saved.platform} of {', '.join(saved.platforms)}")
         layer, replace = assembled(saved, wanted.bundle, wanted.image)
-        changed = pathlib.Path(name) / "derived.tar"
+        changed = directory / "derived.tar"
         with changed.open("wb") as out:
             archive.write(saved, out, layer, replace=replace, tag=tagged(wanted.tag), environment=wanted.environment)
         saved_as.unlink()

@@ -7,9 +7,7 @@ platform takes was read in pack 0.40 (`internal/build`) and java-buildpack-clien
 from __future__ import annotations
 
 import json
-import pathlib
 import re
-import tempfile
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +95,9 @@ def check_image(daemon: Daemon, name: str) -> ImageChecked:
     image_id = daemon.image_id(name)
     if image_id is None:
         raise MissingFile(f"{name} is not in the daemon", f"docker pull {name}")
-    with tempfile.TemporaryDirectory(prefix="analyzed-shim-") as directory:
-        path = pathlib.Path(directory) / "image.tar"
-        daemon.save(name, path, lambda _: None)
+    with archive.temporary() as directory:
+        path = directory / "image.tar"
+        archive.keep(daemon.save(name), path)
         saved = archive.read(path)
         nodes = archive.tree(saved, LIFECYCLE.removeprefix("/"))
     labels = {str(key): str(value) for key, value in ((saved.config.get("config") or {}).get("Labels") or {}).items()}

@@ -23,6 +23,7 @@ NAME = "analyzed-shim.d"
 """The bundle's directory in a lifecycle directory."""
 LEFTOVERS = (f".{NAME}.new", f".{NAME}.old")
 """What a run that was killed may leave."""
+_LOOK = "look at its owner, mode and disk space"
 _LONGEST = 255
 """Bytes that a `#!` line may have; before Linux 5.1 it was 127, of which /cnb/lifecycle takes 53."""
 _SCRIPT = """\
@@ -62,7 +63,13 @@ def install(directory: str, bundle: str, at: str | None = None) -> None:
 
     """
     with _changing(directory) as place:
-        _install(place, bundle, f"{os.path.abspath(at or directory)}/{NAME}")
+        try:
+            _install(place, bundle, f"{os.path.abspath(at or directory)}/{NAME}")
+        except OSError:
+            with contextlib.suppress(OSError):  # not if there is one
+                os.rename(place / LEFTOVERS[1], place / NAME)
+            _sweep(place)
+            raise
 
 
 def _install(place: pathlib.Path, bundle: str, final: str) -> None:
@@ -162,19 +169,19 @@ def uninstall(directory: str) -> None:
             real = place / f"{phase}.real"
             if _is_shim(place / phase) and os.path.lexists(real):
                 os.replace(real, place / phase)
-        for leftover in (NAME, *LEFTOVERS):
-            shutil.rmtree(place / leftover, ignore_errors=True)
-        for temporary in _temporaries(place):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(place / NAME, ignore_errors=True)
+        _sweep(place)
 
 
 @contextlib.contextmanager
 def _changing(directory: str) -> Iterator[pathlib.Path]:
     try:
         yield pathlib.Path(directory)
+    except shutil.Error as problem:  # of each file that couldn't be copied
+        raise NoLifecycle(f"{directory} can't be changed: {problem.args[0][0][-1]}", _LOOK) from None
     except OSError as problem:
         what = f"{problem.filename}: {problem.strerror}" if problem.strerror else str(problem)
-        raise NoLifecycle(f"{directory} can't be changed: {what}", "look at its owner, mode and disk") from None
+        raise NoLifecycle(f"{directory} can't be changed: {what}", _LOOK) from None
 
 
 def _check_lifecycle(place: pathlib.Path) -> None:
@@ -198,10 +205,14 @@ def _put(place: pathlib.Path, phase: str, script: str) -> None:
     os.replace(temporary, place / phase)
 
 
-def _temporaries(place: pathlib.Path) -> Iterator[pathlib.Path]:
+def _sweep(place: pathlib.Path) -> None:
+    """Remove what an installation leaves that didn't come to its end."""
+    for leftover in LEFTOVERS:
+        shutil.rmtree(place / leftover, ignore_errors=True)
     for phase in WRAPPED:
-        yield place / f".{phase}.keep"
-        yield place / f".{phase}.shim"
+        for temporary in (place / f".{phase}.keep", place / f".{phase}.shim"):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _is_shim(path: pathlib.Path) -> bool:

@@ -322,3 +322,18 @@ def test_a_fault_of_the_shim_itself_fails_no_build(
     ended = known.run(phase, "-daemon", "app", PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
     ended.expect(code=9, out="ran\n")
     assert "broken" in ended.err
+
+
+# What people read.
+
+
+@pytest.mark.parametrize("command", ["check", "check --json", "check --help", "--help", "--version"])
+def test_output_that_can_t_be_written_is_a_line_and_a_reader_that_left_is_none(build: Build, command: str) -> None:
+    words = [*SHIM, *command.split()]
+    full = build.call("sh", "-c", 'exec "$@" > /dev/full', "sh", *words)
+    full.expect(code=1, err="analyzed-shim: ERROR: the output can't be written: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    left = subprocess.run(words, env=build.env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (1, b"")

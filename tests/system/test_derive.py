@@ -20,6 +20,8 @@ from shim.tools import archive, derive, elf, install
 from tests.support import real
 from tests.support.build import SHIM, Build, Ran
 from tests.support.images import ETC, OTHER, image, index, lifecycle, member, packed, program
+from tests.support.mounts import in_mount_namespace
+from tests.support.needs import needs_root
 
 
 def layers_of(engine: real.Engine, name: str, directory: pathlib.Path) -> tuple[archive.Saved, list[dict[str, str]]]:
@@ -294,6 +296,49 @@ def test_install_refuses_phases_of_another_architecture(
     ended = build.call(*SHIM, "install", str(tmp_path), "--bundle", str(bundle))
     assert (ended.code, f"is a program for {OTHER}" in ended.err) == (64, True)
     assert not (tmp_path / install.NAME).exists()
+
+
+@needs_root
+def test_install_on_a_full_disk_leaves_nothing(tmp_path: pathlib.Path, bundle: pathlib.Path, build: Build) -> None:
+    place, kept = tmp_path / "cnb", tmp_path / "kept"
+    place.mkdir()
+    kept.mkdir()
+    for phase in WRAPPED:
+        (kept / phase).write_bytes(program(ARCHITECTURE))
+    ended = in_mount_namespace(
+        f"mount -t tmpfs -o size=4m none {place}; cp -a {kept}/. {place};"
+        f'code=0; "$@" || code=$?; ls -A {place}; exit $code',
+        *(*SHIM, "install", str(place), "--bundle", str(bundle)),
+        build=build,
+    )
+    assert (ended.returncode, sorted(ended.stdout.split())) == (64, sorted(WRAPPED)), ended.stderr
+    assert f"{place} can't be changed: [Errno 28] No space left on device: " in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert len(ended.stderr) < 1000
+
+
+@needs_root
+@pytest.mark.engines("docker")
+@pytest.mark.parametrize("room", ["16k", "4m"], ids=["for half of the image", "for the image only"])
+def test_a_full_temporary_directory_is_named(
+    real_parts: tuple[real.Engine, real.Registry], build: Build, bundle: pathlib.Path, tmp_path: pathlib.Path, room: str
+) -> None:
+    engine, registry = real_parts
+    name = registry.push("derive/large:1", image([member(*ETC)], lifecycle()))
+    engine.pull(name)
+    derives = ("builder", name, "--tag", f"{registry.host}/derive/none:1", "--bundle", str(bundle))
+    for command in (derives, *([("check", "--image", name)] if room == "16k" else [])):
+        ended = in_mount_namespace(
+            f"mount -t tmpfs -o size={room} none {tmp_path}",
+            *(*SHIM, *command),
+            build=build,
+            TMPDIR=str(tmp_path),
+            DOCKER_HOST=engine.url,
+        )
+        said = ended.stderr.splitlines()[-1]
+        assert said.startswith(f"analyzed-shim: ERROR: {tmp_path}/analyzed-shim-"), ended.stderr
+        assert said.endswith("No space left on device (set TMPDIR to a directory that has room for the image twice)")
+        assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
 
 
 def test_stripping_takes_what_is_not_loaded_only(bundle: pathlib.Path) -> None:
