@@ -18,6 +18,9 @@ from shim.demo.servers import Engine, Registry
 from shim.errors import PullFailed, ShimError, Unreachable
 from shim.record import Record
 
+_LONGEST = 60
+"""Bytes of a temporary directory's path that leave room for a socket's in it, which may have 107."""
+
 
 class AnEngine(Protocol):
     """What the scenes need of an engine, embedded or the user's own."""
@@ -116,7 +119,9 @@ def play(docker: bool) -> int:
         ShimError: the user's daemon can't be used.
 
     """
-    with tempfile.TemporaryDirectory(prefix="analyzed-shim-demo-") as name, contextlib.ExitStack() as ends:
+    usual = tempfile.gettempdir()
+    place = usual if len(os.fsencode(usual)) < _LONGEST else "/tmp"  # noqa: S108  # by a name of its own
+    with tempfile.TemporaryDirectory(prefix="analyzed-shim-demo-", dir=place) as name, contextlib.ExitStack() as ends:
         directory = pathlib.Path(name)
         directory.chmod(0o755)
         registry = Registry()

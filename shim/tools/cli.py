@@ -6,7 +6,9 @@ What stands behind `run` is the phase's and never passes through here: a parser 
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +21,7 @@ from shim.record import boolean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from shim.daemon import containers
     from shim.phase.invocation import Invocation
@@ -348,11 +351,19 @@ def demo(
     raise typer.Exit(story.play(docker))
 
 
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)  # so that what lies in a temporary directory or in a daemon is cleared away
+
+
 def main() -> int:
     """Run the command line, and return its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
+            signal.signal(number, _end)
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # it may be closed
+            sys.stdout.flush()
     except ShimError as problem:
         tip = f" ({problem.tip})" if problem.tip else ""
         print(f"analyzed-shim: ERROR: {problem}{tip}", file=sys.stderr)
@@ -361,10 +372,12 @@ def main() -> int:
         return end.exit_code
     except typer.Abort:
         return 130
-    except OSError as problem:  # what nobody below has put in words: stdout on a full disk, or without a reader
-        if not isinstance(problem, BrokenPipeError):
-            what = problem.filename or "the output can't be written"
-            print(f"analyzed-shim: ERROR: {what}: {problem.strerror or problem}", file=sys.stderr)
+    except OSError as problem:  # what nobody below has put in words, such as stdout on a full disk
+        full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        where = problem.filename or ("the output can't be written" if full else "")
+        if not isinstance(problem, BrokenPipeError):  # its reader has seen enough
+            said = ("analyzed-shim: ERROR", where, problem.strerror or problem)
+            print(": ".join(str(part) for part in said if part), file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is buffered yet mustn't fail once more
         return 1
     except Exception as problem:

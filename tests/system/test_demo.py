@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -16,8 +18,11 @@ from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers
 
 
-def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Build) -> None:
-    ended = build.call(*SHIM, "demo")
+def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Build, tmp_path: pathlib.Path) -> None:
+    """Also where the temporary directory's path leaves no room for a socket's name."""
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    ended = build.call(*SHIM, "demo", TMPDIR=str(deep))
     assert ended.code == 0, ended.out + ended.err
     assert "Embedded: the registry" in ended.out
     assert "A stand-in: the lifecycle" in ended.out
@@ -43,6 +48,36 @@ def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Bu
         _, found, rest = rest.partition(line)
         assert found, line
     assert "\x1b" not in ended.out
+
+
+def ended_in_the_second_scene(build: Build, how: signal.Signals, *options: str) -> int:
+    """Have the demonstration ended from outside, and return its exit status; no file of its is left."""
+    with tempfile.TemporaryDirectory() as directory:  # by a short path
+        process = subprocess.Popen([*SHIM, "demo", *options], env={**build.env, "TMPDIR": directory}, stdout=-1)
+        assert process.stdout is not None
+        with process.stdout:
+            assert any(line.startswith(b"2. ") for line in process.stdout)
+            process.send_signal(how)
+            process.stdout.read()
+        status = process.wait(60)
+        assert os.listdir(directory) == []
+    return status
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_demonstration_that_is_ended_leaves_nothing(build: Build, how: signal.Signals) -> None:
+    assert ended_in_the_second_scene(build, how) == 128 + how
+
+
+@pytest.mark.engines("docker")
+def test_the_demonstration_that_is_ended_leaves_nothing_in_a_real_daemon(
+    build: Build, real_parts: tuple[real.Engine, real.Registry]
+) -> None:
+    engine, _ = real_parts
+    before = {image["Id"] for image in engine.client.images()}
+    build.env["DOCKER_HOST"] = engine.url
+    assert ended_in_the_second_scene(build, signal.SIGTERM, "--docker") == 128 + signal.SIGTERM
+    assert {image["Id"] for image in engine.client.images()} == before
 
 
 def test_the_demonstration_on_a_real_daemon_leaves_nothing_there(
