@@ -204,7 +204,7 @@ class Daemon:
         def send() -> None:
             for step in self._client.load_image(parts(), quiet=True):  # type: ignore[no-untyped-call]
                 if "error" in step:
-                    raise Unreachable(f"the daemon can't load the image: {plain(step['error'])}", _TIP)
+                    raise Unreachable(f"the daemon can't load the image: {plain(step['error'])}", "check --tag")
 
         _usable(send)
 

@@ -323,6 +323,9 @@ def builder(
     """Copy a builder or lifecycle image and install the shim in it."""
     from shim.tools import derive as deriving
 
+    for setting in env or ():
+        if "=" not in setting:
+            raise WrongUse(f"--env {setting} has no value", f"--env {setting}=VALUE")
     wanted = deriving.Derived(
         image=image,
         tag=tag,

@@ -13,7 +13,8 @@ import tarfile
 import time
 from typing import TYPE_CHECKING
 
-from shim.errors import PullFailed, ShimError
+from shim.errors import PullFailed, ShimError, WrongUse
+from shim.phase import settings
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
 from shim.tools import archive, elf, install
@@ -66,9 +67,7 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         ShimError: a step fails; nothing is left behind.
 
     """
-    for name in wanted.environment:
-        if not name.startswith("ANALYZED_SHIM_"):
-            raise ShimError(f"{name} is not a setting of the shim", "ANALYZED_SHIM_* can be baked in")
+    _check_settings(wanted.environment)
     platform = f"linux/{install.architecture(wanted.bundle)}"
     _have(daemon, wanted, platform, tell)
     with archive.temporary() as directory:
@@ -125,6 +124,16 @@ def tagged(name: str) -> str:
     if "@" in name:
         raise ShimError(f"{name} is a digest reference, which a new image can't have", "name a tag")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _check_settings(given: Mapping[str, str]) -> None:
+    """Refuse a setting that no phase's wrapper reads, or would refuse in every build."""
+    known = {name for name in settings.VARIABLES.values() if name.startswith("ANALYZED_SHIM_")}
+    known |= {f"ANALYZED_SHIM_{phase.upper()}" for phase in WRAPPED}
+    for name in given:
+        if name not in known:
+            raise WrongUse(f"{name} is not a setting of the shim", f"{', '.join(sorted(known))} can be baked in")
+    settings.read({}, given)
 
 
 class _Clock:

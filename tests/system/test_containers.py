@@ -465,6 +465,9 @@ def test_a_derived_image_is_configured_as_the_one_it_is_of_and_deriving_again_gi
     for command, message in (
         (["no/such:image"], "pull"),
         ([box.image, "--env", "PATH=x"], "PATH is not a setting"),
+        ([box.image, "--env", "ANALYZED_SHIM_PULLPOLICY=never"], "ANALYZED_SHIM_PULL_POLICY,"),
+        ([box.image, "--env", "ANALYZED_SHIM_PULL_POLICY=newer"], "it takes never, if-not-present, always"),
+        ([box.image, "--env", "ANALYZED_SHIM_STRICT"], "--env ANALYZED_SHIM_STRICT has no value"),
         ([without], f"{without} has no lifecycle in /cnb/lifecycle"),
     ):
         failed = build.call(*SHIM, "builder", *command, "--tag", "x", *options, DOCKER_HOST=engine.url)

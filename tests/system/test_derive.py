@@ -56,7 +56,7 @@ def test_the_layer_is_whole_and_deriving_again_gives_the_same(
     layers = [[member(*ETC)], lifecycle()] + ([] if kind == "a lifecycle image" else [[member("etc/more", b"x")]])
     name = registry.push(f"derive/{kind.replace(' ', '-')}:1", image(*layers))
     tag = f"{registry.host}/derive/done:{len(layers)}"
-    setting = 'ANALYZED_SHIM_TIMEOUT=$HOME ${x} "3" \\'
+    setting = 'ANALYZED_SHIM_REPORT=$HOME ${x} "3" \\'
     builder(name, tag, "--env", setting, "--push").expect(code=0)
     before, below = layers_of(engine, name, tmp_path)
     after, above = layers_of(engine, tag, tmp_path)

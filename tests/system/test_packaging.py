@@ -176,7 +176,7 @@ def test_the_action_s_shell_parts(
     engine, registry = real_parts
     name = registry.push("action/builder:1", image([member(*ETC)], lifecycle()))
     tag = f"{registry.host}/action/derived:{derives}"
-    inputs = {"image": name, "tag": tag, "env": "ANALYZED_SHIM_TIMEOUT=3\nANALYZED_SHIM_STRICT=a b\n"}
+    inputs = {"image": name, "tag": tag, "env": "ANALYZED_SHIM_TIMEOUT=3\nANALYZED_SHIM_REPORT=a b\n"}
     given = {
         "RUNNER_TEMP": str(tmp_path),
         "GITHUB_ACTION_PATH": str(ROOT),
@@ -196,7 +196,7 @@ def test_the_action_s_shell_parts(
     if derives:
         assert drop_ins(engine, tag, tmp_path) == {*WRAPPED}
         baked = engine.client.inspect_image(tag)["Config"]["Env"]  # type: ignore[no-untyped-call]
-        assert {"ANALYZED_SHIM_TIMEOUT=3", "ANALYZED_SHIM_STRICT=a b"} <= set(baked)
+        assert {"ANALYZED_SHIM_TIMEOUT=3", "ANALYZED_SHIM_REPORT=a b"} <= set(baked)
         engine.client.remove_image(tag)
         engine.pull(tag)  # it was pushed
     else:
