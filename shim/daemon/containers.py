@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docker import APIClient
 from docker.auth import resolve_repository_name
 from docker.context import ContextAPI
-from docker.errors import APIError
+from docker.errors import APIError, TLSParameterError
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from shim.errors import MissingFile, PullFailed, ShimError, Unreachable
@@ -63,10 +63,11 @@ class Daemon:
         context = None if docker_host else _usable(lambda: _context(_context_name(environ)))
         self.url = docker_host or (context.Host if context else "unix:///var/run/docker.sock")
         """Its address."""
-        how = {"tls": context.TLSConfig or False} if context else kwargs_from_env(environ)
+        tls = (context.TLSConfig or False) if context else _tls(environ)
+        how: dict[str, Any] = {"version": "auto", "timeout": timeout, "tls": tls}
         how |= {"base_url": self.url, "use_ssh_client": self.url.startswith("ssh://")}
         try:
-            self._client = _usable(lambda: APIClient(version="auto", timeout=timeout, **how))  # type: ignore[arg-type]
+            self._client = _usable(lambda: APIClient(**how))
         except Unreachable as problem:
             raise Unreachable(f"{without_secrets(self.url)}: {problem}", problem.tip) from None
 
@@ -231,6 +232,20 @@ class Daemon:
             raise
         except Exception as problem:
             raise PullFailed(_one_line(problem)) from None
+
+
+def _tls(environ: Mapping[str, str]) -> Any:
+    """Return what the docker CLI's variables say of TLS, for the library: `DOCKER_CERT_PATH` alone says nothing."""
+    if not environment(environ, "DOCKER_TLS_VERIFY"):
+        return False
+    try:
+        return kwargs_from_env(environ).get("tls", False)
+    except TLSParameterError:
+        directory = environment(environ, "DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
+        raise Unreachable(
+            f"DOCKER_TLS_VERIFY is set, and {directory} lacks ca.pem, cert.pem or key.pem",
+            "set DOCKER_CERT_PATH to where they are, or unset DOCKER_TLS_VERIFY",
+        ) from None
 
 
 def _context(name: str) -> Any:

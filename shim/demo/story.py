@@ -217,7 +217,9 @@ class _Stage:
     def _build(self, scene: Scene, wrapped: tuple[str, ...]) -> Told:
         """Run the phases one after the other, as a platform does, until one fails."""
         layers = pathlib.Path(tempfile.mkdtemp(dir=self.directory, prefix="layers-"))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("CNB_", "ANALYZED_SHIM_"))}
+        # The embedded engine isn't the one that the user's variables are about.
+        gone = ("CNB_", "ANALYZED_SHIM_", "STANDIN_", *(["DOCKER_"] if isinstance(self.engine, Engine) else []))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(gone)}
         environ = {**kept, "CNB_PLATFORM_API": "0.11", "CNB_LAYERS_DIR": str(layers), "DOCKER_HOST": self.engine.url}
         environ |= {"STANDIN_SWITCH": scene.image} if scene.image else {"STANDIN_EXTENSION": "1"}
         daemon = ["-daemon"] if scene.daemon else []

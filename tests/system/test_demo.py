@@ -19,10 +19,11 @@ from tests.support.layers import ID, Layers
 
 
 def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Build, tmp_path: pathlib.Path) -> None:
-    """Also where the temporary directory's path leaves no room for a socket's name."""
+    """Also where the temporary directory leaves no room for a socket's name, and beside another daemon's set-up."""
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
-    ended = build.call(*SHIM, "demo", TMPDIR=str(deep))
+    environ = {"DOCKER_CERT_PATH": "/no", "DOCKER_TLS_VERIFY": "1", "STANDIN_VERSION": "0.17"}
+    ended = build.call(*SHIM, "demo", TMPDIR=str(deep), **environ)
     assert ended.code == 0, ended.out + ended.err
     assert "Embedded: the registry" in ended.out
     assert "A stand-in: the lifecycle" in ended.out
@@ -48,6 +49,13 @@ def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Bu
         _, found, rest = rest.partition(line)
         assert found, line
     assert "\x1b" not in ended.out
+
+
+@pytest.mark.parametrize("environ", [{"HOME": "/no"}, {"DOCKER_CERT_PATH": "/no/.docker"}])
+def test_certificates_that_are_not_there_are_named(build: Build, environ: dict[str, str]) -> None:
+    ended = build.call(*SHIM, "demo", "--docker", DOCKER_TLS_VERIFY="1", **environ)
+    assert "DOCKER_TLS_VERIFY is set, and /no/.docker lacks ca.pem" in ended.err
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1)
 
 
 def ended_in_the_second_scene(build: Build, how: signal.Signals, *options: str) -> int:
