@@ -175,6 +175,10 @@ TRIED: tuple[tuple[str, str], ...] = (
         "process/test_find.py",
     ),
     ("a daemon's answers, pulls and credentials, over Unix sockets, TCP and TLS", "process/test_client.py"),
+    (
+        "the docker CLI's daemon, beside any form of the user's configuration",
+        "process/test_cli_daemon.py",
+    ),
     ("faults of the file system, of TCP and TLS, of the clock and of the note", "process/test_faults.py"),
     (
         "bad input, each on a real file system: full, read-only, a mount of its own, no /proc",

@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 from docker import APIClient
-from docker.auth import resolve_repository_name
 from docker.context import ContextAPI
 from docker.errors import APIError, TLSParameterError
-from docker.utils import kwargs_from_env, parse_repository_tag
+from docker.utils import config, kwargs_from_env, parse_repository_tag
 
+from shim.daemon.credentials import Unreadable, credentials_for, docker_directory, read_configuration
 from shim.errors import MissingFile, PullFailed, ShimError, Unreachable
 from shim.record import environment, is_hex_id
 from shim.words import plain, without_secrets
@@ -26,48 +26,70 @@ if TYPE_CHECKING:
 _TIP = "check the daemon, or pass its address with --docker-host"
 
 
-def _context_name(environ: Mapping[str, str]) -> str:
+def _configuration(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the user's Docker configuration; what can't be read is none, as for the docker CLI."""
+    try:
+        text = read_configuration(os.path.join(docker_directory(environ), "config.json"))
+        found = json.loads(text or "{}")
+    except (Unreadable, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _context_name(configuration: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     """Return the docker context's name if one other than the default is in use, else nothing."""
-    name = environment(environ, "DOCKER_CONTEXT")
-    if name:
-        return "" if name == "default" else name
-    directory = environment(environ, "DOCKER_CONFIG") or os.path.join(environ.get("HOME", "/"), ".docker")
+    name = environment(environ, "DOCKER_CONTEXT") or configuration.get("currentContext")
+    return name if isinstance(name, str) and name != "default" else ""
+
+
+def _client(configuration: Mapping[str, Any], **how: Any) -> APIClient:
+    """Return the library's client, which gets headers of the user's configuration and sees nothing else of it.
+
+    It would read all of it and fail where the docker CLI goes on: at credentials, proxies and headers of any other type
+    than they should be. Credentials are `credentials.py`'s.
+    """
+    headers = configuration.get("HttpHeaders")
+    known = {name: text for name, text in headers.items() if isinstance(text, str)} if isinstance(headers, dict) else {}
+    reading = config.load_general_config
+    config.load_general_config = lambda *_: {"auths": {}, "HttpHeaders": known}
     try:
-        with open(os.path.join(directory, "config.json"), "rb") as file:
-            content = file.read()
-    except OSError:
-        return ""
-    try:
-        named = json.loads(content).get("currentContext")
-    except (ValueError, AttributeError):
-        return ""
-    return named if isinstance(named, str) and named != "default" else ""
+        return APIClient(**how)
+    finally:
+        config.load_general_config = reading
 
 
 class Daemon:
     """A connected daemon."""
 
-    def __init__(self, docker_host: str | None, timeout: float, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        docker_host: str | None,
+        timeout: float,
+        environ: Mapping[str, str],
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Connect.
 
         Args:
             docker_host: `--docker-host` or `DOCKER_HOST`; None: the docker context in use, else the usual socket.
             timeout: seconds that an answer may take.
             environ: the environment, for the context, TLS and registry credentials.
+            warn: takes a line about credentials that can't be read.
 
         Raises:
             Unreachable: it doesn't answer usably.
 
         """
-        self._environ = environ
-        context = None if docker_host else _usable(lambda: _context(_context_name(environ)))
+        self._environ, self._warn = environ, warn
+        configuration = _configuration(environ)
+        context = None if docker_host else _usable(lambda: _context(_context_name(configuration, environ)))
         self.url = docker_host or (context.Host if context else "unix:///var/run/docker.sock")
         """Its address."""
         tls = (context.TLSConfig or False) if context else _tls(environ)
         how: dict[str, Any] = {"version": "auto", "timeout": timeout, "tls": tls}
         how |= {"base_url": self.url, "use_ssh_client": self.url.startswith("ssh://")}
         try:
-            self._client = _usable(lambda: APIClient(**how))
+            self._client = _usable(lambda: _client(configuration, **how))
         except Unreachable as problem:
             raise Unreachable(f"{without_secrets(self.url)}: {problem}", problem.tip) from None
 
@@ -118,7 +140,7 @@ class Daemon:
                 stream=True,
                 decode=True,
                 platform=platform,
-                auth_config=_credentials(repository, self._environ),
+                auth_config=self._credentials(repository),
             ):
                 if "error" in step:
                     raise PullFailed(str(step["error"]))
@@ -128,6 +150,9 @@ class Daemon:
             raise
         except Exception as problem:  # whatever the library or the daemon makes of it, a build goes on
             raise PullFailed(_one_line(problem)) from None
+
+    def _credentials(self, repository: str) -> dict[str, str]:
+        return credentials_for(repository, self._environ, self._warn) or {}  # without, the library would look itself
 
     def _inspect(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = _usable(lambda: self._client.inspect_image(name))  # type: ignore[no-untyped-call]
@@ -222,7 +247,7 @@ class Daemon:
         """
         repository, tag = _split(name)
         try:
-            credentials = _credentials(repository, self._environ)
+            credentials = self._credentials(repository)
             for step in self._client.push(repository, tag, stream=True, decode=True, auth_config=credentials):
                 if "error" in step:
                     raise PullFailed(f"pushing {name}: {plain(step['error'])}")
@@ -266,30 +291,6 @@ def _usable(ask: Callable[[], _T]) -> _T:
 
 def _unreachable(problem: Exception) -> Unreachable:
     return Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP)
-
-
-def _credentials(repository: str, environ: Mapping[str, str]) -> dict[str, str] | None:
-    """Return what `CNB_REGISTRY_AUTH` has for the image's registry; None: the user's Docker configuration counts.
-
-    It is a JSON object from registry to an `Authorization` header
-    (https://github.com/buildpacks/spec/blob/main/platform.md#registry-authentication).
-    """
-    text = environment(environ, "CNB_REGISTRY_AUTH")
-    if text is None:
-        return None
-    import base64
-
-    registry, _ = resolve_repository_name(repository)
-    hosts = ("index.docker.io", "docker.io") if registry == "docker.io" else (registry,)
-    try:
-        known = json.loads(text)
-        kind, _, secret = next(known[host] for host in hosts if host in known).partition(" ")
-        if kind.lower() == "bearer":
-            return {"registrytoken": secret}
-        username, _, password = base64.b64decode(secret).decode().partition(":")
-    except (ValueError, TypeError, AttributeError, StopIteration):
-        return None
-    return {"username": username, "password": password}
 
 
 def _split(name: str) -> tuple[str, str]:

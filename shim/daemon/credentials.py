@@ -40,7 +40,7 @@ _NONE = object()
 """There is no entry, which is not the same as one that is null."""
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """Something of the configuration that can't be read; the words say which key and why."""
 
 
@@ -79,16 +79,16 @@ def _from_build(names: tuple[str, ...], environ: Mapping[str, str], warn: Warn) 
         if header is _NONE:
             return None
         if not isinstance(header, str):
-            raise _Unreadable(f"{names[0]} is not a string")
+            raise Unreadable(f"{names[0]} is not a string")
         kind, _, secret = header.partition(" ")
         if kind.lower() == "bearer":
             return {"registrytoken": secret}
         if kind.lower() == "x-identity":
             return {"identitytoken": secret}
         if kind.lower() != "basic":
-            raise _Unreadable(f"{names[0]} is neither Basic, Bearer nor X-Identity")
+            raise Unreadable(f"{names[0]} is neither Basic, Bearer nor X-Identity")
         return _decoded(secret, names[0])
-    except _Unreadable as problem:
+    except Unreadable as problem:
         warn(f"credentials for {names[0]} cannot be read from CNB_REGISTRY_AUTH: {plain(problem)}")
         return None
 
@@ -97,20 +97,20 @@ def _from_configuration(names: tuple[str, ...], environ: Mapping[str, str], warn
     path = os.path.join(docker_directory(environ), "config.json")
 
     def without(problem: object) -> None:
-        warn(f"credentials for {names[0]} cannot be read from {plain(path)}: {plain(problem)}; pulling without")
+        warn(f"credentials for {names[0]} cannot be read from {plain(path)}: {plain(problem)}; going on without")
 
     try:
         data = read_configuration(path)
         if data is None:
             return None
         config = _object(_parse(data), "the file")
-    except _Unreadable as problem:
+    except Unreadable as problem:
         without(problem)
         return None
     for read in (_from_helper, _from_auths):
         try:
             found = read(config, names, environ)
-        except _Unreadable as problem:
+        except Unreadable as problem:
             without(problem)
             return None if read is _from_auths else _quietly(config, names, environ)
         if found:
@@ -122,7 +122,7 @@ def _quietly(config: dict[str, Any], names: tuple[str, ...], environ: Mapping[st
     """Read what stands in the file itself, after something else of it was said to be unreadable."""
     try:
         return _from_auths(config, names, environ)
-    except _Unreadable:
+    except Unreadable:
         return None
 
 
@@ -140,7 +140,7 @@ def read_configuration(path: str) -> str | None:
     """Return the text of a configuration, or None if there is no such file.
 
     Raises:
-        _Unreadable: it can't be read.
+        Unreadable: it can't be read.
 
     """
     try:
@@ -149,25 +149,25 @@ def read_configuration(path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as problem:
-        raise _Unreadable(getattr(problem, "strerror", None) or str(problem)) from None
+        raise Unreadable(getattr(problem, "strerror", None) or str(problem)) from None
     if data is None or len(data) > _MOST:
-        raise _Unreadable(f"it has more than {_MOST >> 20} MB, or is not a file")
+        raise Unreadable(f"it has more than {_MOST >> 20} MB, or is not a file")
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise _Unreadable("it is not UTF-8") from None
+        raise Unreadable("it is not UTF-8") from None
 
 
 def _parse(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise _Unreadable("it is not valid JSON") from None
+        raise Unreadable("it is not valid JSON") from None
 
 
 def _object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Unreadable(f"{what} is not a JSON object")
+        raise Unreadable(f"{what} is not a JSON object")
     return value
 
 
@@ -194,14 +194,14 @@ def _from_auths(config: dict[str, Any], names: tuple[str, ...], environ: Mapping
         name: entry[name] for name in ("username", "password", "identitytoken", "registrytoken") if entry.get(name)
     }
     if not all(isinstance(value, str) for value in fields.values()):
-        raise _Unreadable(f"{key} has a value that is not a string")
+        raise Unreadable(f"{key} has a value that is not a string")
     auth = entry.get("auth")
     if auth:
         if not isinstance(auth, str):
-            raise _Unreadable(f"{key}.auth is not a string")
+            raise Unreadable(f"{key}.auth is not a string")
         fields = {**fields, **_decoded(auth, f"{key}.auth")}
     elif not fields and "auth" in entry:
-        raise _Unreadable(f"{key}.auth is {json.dumps(auth)}")
+        raise Unreadable(f"{key}.auth is {json.dumps(auth)}")
     return fields or None
 
 
@@ -209,9 +209,9 @@ def _decoded(secret: str, key: str) -> Credentials:
     try:
         username, colon, password = base64.b64decode(secret.strip(), validate=True).decode().partition(":")
     except ValueError:  # UnicodeDecodeError is one
-        raise _Unreadable(f"{key} is not the base64 of UTF-8 text") from None
+        raise Unreadable(f"{key} is not the base64 of UTF-8 text") from None
     if not colon:
-        raise _Unreadable(f"{key} is not USER:PASSWORD in base64")
+        raise Unreadable(f"{key} is not USER:PASSWORD in base64")
     return {"username": username, "password": password.strip("\0")}
 
 
@@ -225,12 +225,12 @@ def _from_helper(config: dict[str, Any], names: tuple[str, ...], environ: Mappin
     if helper is None or helper == "":
         return None
     if not isinstance(helper, str) or "/" in helper or "\0" in helper:
-        raise _Unreadable(f"{key} is not the name of a helper")
+        raise Unreadable(f"{key} is not the name of a helper")
     program = f"docker-credential-{helper}"
     try:
         return _ask(program, names[0], environ)
-    except _Unreadable as problem:
-        raise _Unreadable(f"{key} names {plain(program)}, which {problem}") from None
+    except Unreadable as problem:
+        raise Unreadable(f"{key} names {plain(program)}, which {problem}") from None
 
 
 def _ask(program: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
@@ -244,9 +244,9 @@ def _ask(program: str, server: str, environ: Mapping[str, str]) -> Credentials |
             env=dict(environ),
         )
     except FileNotFoundError:
-        raise _Unreadable("is not installed") from None
+        raise Unreadable("is not installed") from None
     except OSError as problem:
-        raise _Unreadable(f"cannot be run: {problem.strerror}") from None
+        raise Unreadable(f"cannot be run: {problem.strerror}") from None
     try:
         out = _converse(process, server)
     finally:
@@ -259,14 +259,14 @@ def _ask(program: str, server: str, environ: Mapping[str, str]) -> Credentials |
     if process.returncode:
         if b"credentials not found" in out or not out.strip():
             return None
-        raise _Unreadable(f"failed: {plain(out.decode(errors='replace'), 120)}")
+        raise Unreadable(f"failed: {plain(out.decode(errors='replace'), 120)}")
     try:
         found = _object(_parse(out.decode()), "the answer")
-    except (_Unreadable, UnicodeDecodeError):
-        raise _Unreadable("did not answer with a JSON object") from None
+    except (Unreadable, UnicodeDecodeError):
+        raise Unreadable("did not answer with a JSON object") from None
     username, secret = found.get("Username"), found.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise _Unreadable("did not answer with Username and Secret")
+        raise Unreadable("did not answer with Username and Secret")
     if username == "<token>":
         return {"identitytoken": secret}
     return {"username": username, "password": secret, "serveraddress": server} if secret else None
@@ -285,15 +285,15 @@ def _converse(process: subprocess.Popen[bytes], server: str) -> bytes:
     while True:
         ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
         if not ready:
-            raise _Unreadable(f"did not answer within {_HELPER_SECONDS:g} s")
+            raise Unreadable(f"did not answer within {_HELPER_SECONDS:g} s")
         part = os.read(process.stdout.fileno(), _HELPER_MOST)
         out += part
         if len(out) > _HELPER_MOST:
-            raise _Unreadable("answered too much")
+            raise Unreadable("answered too much")
         if not part:
             break
     try:
         process.wait(max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise _Unreadable(f"did not end within {_HELPER_SECONDS:g} s") from None
+        raise Unreadable(f"did not end within {_HELPER_SECONDS:g} s") from None
     return out

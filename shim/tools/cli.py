@@ -252,11 +252,15 @@ def _user_s_daemon(docker_host: str | None, timeout: float | None) -> containers
     from shim.daemon import containers
 
     chosen = _settings(docker_host=docker_host, timeout=timeout)
-    return containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ)
+    return containers.Daemon(chosen.docker_host, max(chosen.timeout, 60), os.environ, _warn)
 
 
 def _tell(line: str) -> None:
     print(f"analyzed-shim: {line}", file=sys.stderr)
+
+
+def _warn(line: str) -> None:
+    _tell(f"Warning: {line}")
 
 
 def _own_bundle() -> str:

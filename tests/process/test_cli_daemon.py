@@ -1,0 +1,96 @@
+"""The docker CLI's daemon, which people's commands use: whatever the user's configuration holds, it is asked."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shim.daemon.containers import Daemon
+from shim.errors import Unreachable
+from tests.support.daemons import HAS, Faulty, text
+from tests.support.layers import ID
+
+NAME = "r.example/run:1"
+HEADER = {"HttpHeaders": {"X-Mine": "yes", "X-Number": 1}}
+FORMS: dict[str, Any] = {
+    "none": None,
+    "no JSON": "{",
+    "a list": "[]",
+    "null": "null",
+    "not UTF-8": b"\xff",
+    "auth null": {"auths": {"r.example": {"auth": None}}},
+    "auth of no text": {"auths": {"r.example": {"auth": "/3g6/w=="}}},
+    "auth without a colon": {"auths": {"r.example": {"auth": "eA=="}}},
+    "an entry that is a string": {"auths": {"r.example": "x"}},
+    "an entry that is null": {"auths": {"r.example": None}},
+    "auths a list": {"auths": []},
+    "proxies null": {"proxies": None},
+    "a proxy that is a number": {"proxies": {"default": {"httpProxy": 5}}},
+    "headers of numbers": {"HttpHeaders": {"X-Number": 1}},
+    "headers a number": {"HttpHeaders": 1},
+    "a helper that isn't installed": {"credsStore": "none"},
+    "a helper that is a number": {"credHelpers": {"r.example": 5}},
+    "a context that is a number": {"currentContext": 5},
+}
+
+
+class Asked:
+    """A daemon that has the image, and what it was asked with."""
+
+    def __init__(self, faulty: Callable[..., Faulty]) -> None:
+        self.headers: dict[str, dict[str, str]] = {}
+        self.url = faulty(self._answer).url
+
+    def _answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0].rpartition("/")[2]
+        self.headers[path] = dict(request.headers)
+        if path == "version":
+            text(200, b'{"ApiVersion": "1.41"}')(request)
+        elif path == "create":
+            text(200, b'{"status": "done"}\n')(request)
+        else:
+            HAS(request)
+
+
+@pytest.fixture
+def asked(faulty: Callable[..., Faulty]) -> Asked:
+    return Asked(faulty)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_in_any_form_it_can_be_asked_and_pulls(asked: Asked, tmp_path: pathlib.Path, form: str) -> None:
+    value = FORMS[form]
+    if value is not None:
+        written = value if isinstance(value, (str, bytes)) else json.dumps(value)
+        (tmp_path / "config.json").write_bytes(written if isinstance(written, bytes) else written.encode())
+    warnings: list[str] = []
+    daemon = Daemon(asked.url, 5, {"DOCKER_CONFIG": str(tmp_path)}, warnings.append)
+    assert daemon.image_id(NAME) == ID
+    assert warnings == []
+    daemon.pull(NAME, lambda *_: None)
+    assert json.loads(base64.b64decode(asked.headers["create"]["X-Registry-Auth"])) == {}
+    fine = ("none", "proxies null", "a proxy that", "headers", "a context")
+    assert len(warnings) == (not form.startswith(fine)), warnings
+    assert all(f"{tmp_path}/config.json: " in line for line in warnings)
+
+
+def test_headers_and_credentials_of_the_configuration_are_sent(asked: Asked, tmp_path: pathlib.Path) -> None:
+    auths = {"auths": {"r.example": {"auth": base64.b64encode(b"me:word").decode()}, "other": {"auth": None}}}
+    (tmp_path / "config.json").write_text(json.dumps({**HEADER, **auths}))
+    daemon = Daemon(asked.url, 5, {"DOCKER_CONFIG": str(tmp_path)}, pytest.fail)
+    daemon.pull(NAME, lambda *_: None)
+    sent = asked.headers["create"]
+    assert (sent["X-Mine"], "X-Number" in sent) == ("yes", False)
+    assert json.loads(base64.b64decode(sent["X-Registry-Auth"])) == {"username": "me", "password": "word"}
+
+
+def test_a_context_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text('{"currentContext": "lost"}')
+    with pytest.raises(Unreachable, match="the docker context lost was not found"):
+        Daemon(None, 5, {"DOCKER_CONFIG": str(tmp_path)})
