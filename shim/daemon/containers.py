@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from docker import APIClient
 from docker.context import ContextAPI
 from docker.errors import APIError, TLSParameterError
 from docker.utils import config, kwargs_from_env, parse_repository_tag
+from requests.utils import get_environ_proxies
 
 from shim.daemon.credentials import Unreadable, credentials_for, docker_directory, read_configuration
 from shim.errors import MissingFile, PullFailed, ShimError, Unreachable
@@ -42,6 +44,20 @@ def _context_name(configuration: Mapping[str, Any], environ: Mapping[str, str]) 
     return name if isinstance(name, str) and name != "default" else ""
 
 
+class _Client(APIClient):
+    """The library's client, which takes a proxy from the environment as the docker CLI does, and nothing else."""
+
+    trust_env = property(lambda _: False, lambda *_: None)
+    """Requests would take other tools' certificates, and passwords out of `~/.netrc`."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Go by no proxy to loopback."""
+        host = urlsplit(url).hostname or ""
+        near = host in ("localhost", "::1") or host.startswith("127.")
+        proxies = proxies or ({} if near else get_environ_proxies(url))
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+
 def _client(configuration: Mapping[str, Any], **how: Any) -> APIClient:
     """Return the library's client, which gets headers of the user's configuration and sees nothing else of it.
 
@@ -53,7 +69,7 @@ def _client(configuration: Mapping[str, Any], **how: Any) -> APIClient:
     reading = config.load_general_config
     config.load_general_config = lambda *_: {"auths": {}, "HttpHeaders": known}
     try:
-        return APIClient(**how)
+        return _Client(**how)
     finally:
         config.load_general_config = reading
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trustme
 
 from shim.daemon.containers import Daemon
 from shim.errors import Unreachable
-from tests.support.daemons import HAS, Faulty, text
+from tests.support.certificates import certificates, serving
+from tests.support.daemons import HAS, VERSION, Faulty, Tcp, text
 from tests.support.layers import ID
 
 NAME = "r.example/run:1"
@@ -51,7 +54,7 @@ class Asked:
         path = request.path.partition("?")[0].rpartition("/")[2]
         self.headers[path] = dict(request.headers)
         if path == "version":
-            text(200, b'{"ApiVersion": "1.41"}')(request)
+            VERSION(request)
         elif path == "create":
             text(200, b'{"status": "done"}\n')(request)
         else:
@@ -88,6 +91,33 @@ def test_headers_and_credentials_of_the_configuration_are_sent(asked: Asked, tmp
     sent = asked.headers["create"]
     assert (sent["X-Mine"], "X-Number" in sent) == ("yes", False)
     assert json.loads(base64.b64decode(sent["X-Registry-Auth"])) == {"username": "me", "password": "word"}
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_other_tools_certificates_and_a_proxy_are_not_for_a_daemon_on_loopback(
+    tcp: Callable[..., Tcp], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, tls: bool
+) -> None:
+    authority = trustme.CA()
+    server = tcp(serving(authority, "127.0.0.1", "localhost", clients=authority) if tls else None)
+    if tls:
+        monkeypatch.setenv("DOCKER_CERT_PATH", certificates(tmp_path / "mine", authority))
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, "/etc/hostname")
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
+        assert Daemon(url, 5, os.environ).image_id(NAME) == ID
+
+
+def test_a_daemon_elsewhere_is_asked_through_the_proxy(
+    tcp: Callable[..., Tcp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", tcp().url.replace("tcp://", "http://"))
+    assert Daemon("tcp://daemon.example:2375", 5, os.environ).image_id(NAME) == ID
+    monkeypatch.setenv("NO_PROXY", "daemon.example")
+    with pytest.raises(Unreachable):
+        Daemon("tcp://daemon.example:2375", 5, os.environ)
 
 
 def test_a_context_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:

@@ -41,6 +41,7 @@ def ping(version: str | None) -> Answer:
 
 PING = ping("1.41")
 
+VERSION = text(200, b'{"ApiVersion": "1.41"}')
 HAS = text(200, json.dumps({"Id": f"sha256:{ID}"}).encode())
 
 
@@ -82,7 +83,7 @@ class Tcp:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                (PING if self.path == "/_ping" else HAS)(self)
+                {"_ping": PING, "version": VERSION}.get(self.path.rpartition("/")[2], HAS)(self)
 
             def log_message(self, *_: object) -> None:
                 pass
