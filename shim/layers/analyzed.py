@@ -191,7 +191,7 @@ def places(text: str) -> Iterator[tuple[int, int]]:
 def only_value_differs(old: str, new: str, old_value: str | None, value: str) -> bool:
     """Return whether the new text is the old one with another string literal, or with one line more."""
     literal = f'"{value}"'
-    first = len(os.path.commonprefix((old, new)))  # noqa: RUF071  # characters are meant
+    first = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(old))
     # The first difference is in the value, or behind it if both go on alike; of a line more, it may be before it.
     for at in (new.rfind(literal, None, first + len(literal)), new.find(literal, first)):
         if not new.startswith(literal, at):  # it isn't there
