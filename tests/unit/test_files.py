@@ -107,6 +107,7 @@ OLD = '[run-image]\n  reference = "a"\n  image = "a"\n'
         ('x = "a"', 'x = "new"', "a", True),
         ('"a"', '"new"', "a", True),
         ('x = "new" # "a"\nreference = "a"', 'x = "new" # "a"\nreference = "new"', "a", True),
+        ('x = "a"\ny = "new"', 'x = "new"\ny = "new"', "a", True),
         (OLD, '[run-image]\n  reference = "a"\n  image = "new"\n', "b", False),
         (OLD, '[run-image]\n  reference = "new"\n  image = "b"\n', "a", False),
         (OLD, '[run-image]\n reference = "new"\n  image = "a"\n', "a", False),
