@@ -239,7 +239,7 @@ def _needed() -> Iterator[Module]:
 
     import tomlkit
 
-    finder = modulefinder.ModuleFinder(excludes=[*_LAZY, *_TOOLS, "docker", "typer"])
+    finder = modulefinder.ModuleFinder(excludes=[*_LAZY, *_TOOLS, "docker", "requests", "typer"])
     package = pathlib.Path(shim.__file__).parent
     own = [path.relative_to(package.parent).with_suffix("") for path in package.rglob("*.py")]
     roots = [".".join(path.parts).removesuffix(".__init__") for path in own]
