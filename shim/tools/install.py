@@ -68,7 +68,8 @@ def install(directory: str, bundle: str, at: str | None = None) -> None:
         except OSError:
             with contextlib.suppress(OSError):  # not if there is one
                 os.rename(place / LEFTOVERS[1], place / NAME)
-            _sweep(place)
+            with contextlib.suppress(OSError):  # what it failed of counts
+                _sweep(place)
             raise
 
 
@@ -211,8 +212,7 @@ def _sweep(place: pathlib.Path) -> None:
         shutil.rmtree(place / leftover, ignore_errors=True)
     for phase in WRAPPED:
         for temporary in (place / f".{phase}.keep", place / f".{phase}.shim"):
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
 
 def _is_shim(path: pathlib.Path) -> bool:
