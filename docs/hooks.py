@@ -32,7 +32,8 @@ def draw(text: str) -> str:
     steps = lines[len(actors) :]
     at = {name: _COLUMN // 2 + number * _COLUMN for number, name in enumerate(actors)}
     width, height = _COLUMN * len(actors), _TOP + _ROW * len(steps) + 6
-    parts = [f'<svg class="sequence" width="{width}" height="{height}" role="img">']
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    parts = [f'<svg class="sequence" {size} role="img">']
     parts.append(f"<title>{html.escape(' / '.join(steps))}</title>")
     for name, x in at.items():
         parts.append(f'<line class="life" x1="{x}" y1="{_TOP - 10}" x2="{x}" y2="{height - 6}"/>')
