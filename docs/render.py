@@ -192,6 +192,7 @@ TRIED: tuple[tuple[str, str], ...] = (
     ("a phase's flags and environment", "unit/test_invocation.py"),
     ("the CI step", "process/test_fix.py"),
     ("making a bundle, and its cache", "process/test_bundle.py"),
+    ("the program that starts the bundle's interpreter, and damaged parts", "process/test_start.py"),
     ("`builder`: the layer it writes, architectures, hostile archives", "system/test_derive.py"),
     ("`check --image`", "system/test_check_image.py"),
     ("adopting it: the wheel, the container image, a Dockerfile's stage, the action", "system/test_packaging.py"),

@@ -4,7 +4,7 @@ It is an interpreter with the part of its standard library that the shim imports
 and the loader and shared libraries of this machine beside them. Why it is made like this: docs/explanation/bundle.md.
 
     bin/python3                     starts lib/python by lib/ld.so (packaging/start.c)
-    lib/python, lib/ld.so, lib/*.so*
+    lib/python, lib/ld.so, lib/*.so*    in a lifecycle image most of it in lib/packed (pack)
     lib/python3XX.zip               the standard library and tomlkit; OpenSSL, compressed (bundled_ssl)
     lib/python3.XX/lib-dynload/     extension modules
     site-packages/shim/
@@ -270,7 +270,7 @@ def _whole_library() -> Iterator[Module]:
 
 def _distributions(whole: bool) -> list[importlib.metadata.Distribution]:
     """Return the installed packages that the bundle has, the shim itself first."""
-    wanted, found = ["analyzed-shim"] if whole else ["tomlkit"], {}
+    wanted, found = ["analyzed-shim", "lz4"] if whole else ["tomlkit"], {}
     while wanted:
         name = wanted.pop(0)
         if re.sub(r"[-_.]+", "-", name).lower() in found:
@@ -280,7 +280,7 @@ def _distributions(whole: bool) -> list[importlib.metadata.Distribution]:
         except importlib.metadata.PackageNotFoundError:
             if name in ("tomlkit", "docker", "typer"):
                 raise CannotBundle(f"the package {name} is not installed", "install analyzed-shim again") from None
-            continue  # for another platform or an extra that wasn't asked for
+            continue  # for another platform, or of an extra that wasn't asked for
         found[re.sub(r"[-_.]+", "-", name).lower()] = distribution
         for requirement in distribution.requires or ():
             if "extra ==" not in requirement:

@@ -21,7 +21,7 @@ def _load() -> None:
         content = memoryview(__loader__.get_data(_AT + name))  # type: ignore[name-defined]
         while content:
             content = content[os.write(kept[-1], content) :]
-        return f"/proc/self/fd/{kept[-1]}"
+        return f"/proc/thread-self/fd/{kept[-1]}"  # bin/python3 had libraries as /proc/self/fd/N
 
     try:
         order = __loader__.get_data(f"{_AT}order").decode().split()  # type: ignore[name-defined]

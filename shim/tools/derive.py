@@ -13,11 +13,11 @@ import tarfile
 import time
 from typing import TYPE_CHECKING
 
-from shim.errors import PullFailed, ShimError, WrongUse
+from shim.errors import BrokenFile, PullFailed, ShimError, WrongUse
 from shim.phase import settings
 from shim.phase.invocation import WRAPPED
 from shim.record import Record
-from shim.tools import archive, elf, install
+from shim.tools import archive, elf, install, labels, pack
 from shim.tools.archive import Node
 from shim.words import plain
 
@@ -78,6 +78,8 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         if len(saved.platforms) > 1:
             tell(f"{wanted.image} is an image index; taking {saved.platform} of {', '.join(saved.platforms)}")
         layer, replace = assembled(saved, wanted.bundle, wanted.image)
+        if _is_packed_often(saved) and not pack.is_possible(pathlib.Path(wanted.bundle)):
+            tell("the bundle stays as large as it is, which pack's builds feel (lz4 packs it: analyzed-shim[bundle])")
         changed = directory / "derived.tar"
         with changed.open("wb") as out:
             archive.write(saved, out, layer, replace=replace, tag=tagged(wanted.tag), environment=wanted.environment)
@@ -108,10 +110,18 @@ def assembled(saved: archive.Saved, bundle: str, image: str) -> tuple[bytes, boo
 
     """
     before = archive.tree(saved, _BELOW)
-    nodes = with_shim(before, bundle, image)
     replace = archive.only_has(saved, _BELOW)
+    nodes = with_shim(before, bundle, image, packs=_is_packed_often(saved))
     below = archive.tree(saved.but(layers=saved.layers[:-1]), _BELOW) if replace else before
     return archive.layer_of(nodes, _BELOW, _tops(set(below) - set(nodes))), replace
+
+
+def _is_packed_often(saved: archive.Saved) -> bool:
+    """Return whether this is a lifecycle image, whose topmost layer pack packs in every build with extensions."""
+    try:
+        return labels.has_extensions(labels.of(saved.config)) is None
+    except BrokenFile:  # pack doesn't take it
+        return False
 
 
 def tagged(name: str) -> str:
@@ -200,7 +210,7 @@ def _is_for(platform: str, wanted: str) -> bool:
     return f"{platform}/".startswith(f"{wanted}/")
 
 
-def with_shim(before: Mapping[str, Node], bundle: str, image: str) -> dict[str, Node]:
+def with_shim(before: Mapping[str, Node], bundle: str, image: str, *, packs: bool = False) -> dict[str, Node]:
     """Return a lifecycle directory with the drop-ins and the bundle in it; with those of another bundle removed.
 
     Owners, modes and times of what was there stay; what is new is the directory's owner's.
@@ -209,6 +219,7 @@ def with_shim(before: Mapping[str, Node], bundle: str, image: str) -> dict[str, 
         before: the directory, by the path below it.
         bundle: the bundle to install.
         image: whose directory it is, for messages.
+        packs: whether to pack the bundle, if that is possible, for a layer that is packed in every build.
 
     Raises:
         NoLifecycle: it isn't a lifecycle directory, or is for another architecture than the bundle.
@@ -234,7 +245,7 @@ def with_shim(before: Mapping[str, Node], bundle: str, image: str) -> dict[str, 
     for phase in WRAPPED:
         nodes[f"{phase}.real"] = nodes[phase]
         nodes[phase] = _owned(Node(_header(tarfile.REGTYPE, 0o755), text), nodes[f"{phase}.real"])
-    for path, node in _files(pathlib.Path(bundle)):
+    for path, node in _files(pathlib.Path(bundle), packs):
         nodes[f"{install.NAME}/{path}".rstrip("/")] = _owned(node, top)
     nodes[f"{install.NAME}/bin/analyzed-shim"] = _owned(Node(_header(tarfile.REGTYPE, 0o755), text), top)
     return nodes
@@ -280,15 +291,18 @@ def _tops(paths: set[str]) -> list[str]:
     return sorted(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
 
 
-def _files(bundle: pathlib.Path) -> Iterator[tuple[str, Node]]:
-    yield "", Node(_header(tarfile.DIRTYPE, 0o755))
-    for path in sorted(bundle.rglob("*")):
-        name = str(path.relative_to(bundle))
-        if path.is_dir():
-            yield name, Node(_header(tarfile.DIRTYPE, 0o755))
+def _files(bundle: pathlib.Path, packs: bool) -> Iterator[tuple[str, Node]]:
+    """Yield a bundle's directories and files, by their path in it."""
+    paths = {str(path.relative_to(bundle)): path for path in bundle.rglob("*")}
+    files = {name: path.read_bytes() for name, path in paths.items() if not path.is_dir()}
+    if packs and pack.is_possible(bundle):
+        files = pack.packed(files)
+    for name in sorted({"", *(name for name, path in paths.items() if path.is_dir()), *files}):
+        if name in files:
+            runs = name in paths and paths[name].stat().st_mode & 0o100
+            yield name, Node(_header(tarfile.REGTYPE, 0o755 if runs else 0o644), files[name])
         else:
-            runs = path.stat().st_mode & 0o100
-            yield name, Node(_header(tarfile.REGTYPE, 0o755 if runs else 0o644), path.read_bytes())
+            yield name, Node(_header(tarfile.DIRTYPE, 0o755))
 
 
 def _header(kind: bytes, mode: int) -> tarfile.TarInfo:

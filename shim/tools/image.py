@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shim.errors import BrokenFile, MissingFile
 from shim.phase.invocation import WRAPPED
 from shim.record import Record, fields
-from shim.tools import archive, install
+from shim.tools import archive, install, labels
 from shim.tools.derive import LIFECYCLE
 from shim.words import plain
 
@@ -100,16 +100,15 @@ def check_image(daemon: Daemon, name: str) -> ImageChecked:
         archive.keep(daemon.save(name), path)
         saved = archive.read(path)
         nodes = archive.tree(saved, LIFECYCLE.removeprefix("/"))
-    labels = {str(key): str(value) for key, value in ((saved.config.get("config") or {}).get("Labels") or {}).items()}
+    labelled = labels.of(saved.config)
     if not any(phase in nodes for phase in WRAPPED):
         raise install.NoLifecycle(f"{name} has no lifecycle in {LIFECYCLE}", "name a builder or lifecycle image")
-    metadata = _json(labels, "io.buildpacks.builder.metadata")
     return _judge(
         name=name,
         image_id=image_id,
         platform=saved.platform,
-        described=_described(labels, metadata, nodes),
-        extensions=_has_extensions(labels, metadata),
+        described=_described(labelled, nodes),
+        extensions=labels.has_extensions(labelled),
         nodes=nodes,
     )
 
@@ -174,11 +173,9 @@ def _judge(
     return found.but(reason=what, do=f"analyzed-shim builder {name} --tag NAME")
 
 
-def _described(
-    labels: Mapping[str, str], metadata: Mapping[str, Any], nodes: Mapping[str, Node]
-) -> tuple[str | None, tuple[Api, ...]]:
+def _described(labelled: Mapping[str, str], nodes: Mapping[str, Node]) -> tuple[str | None, tuple[Api, ...]]:
     """Return the lifecycle's version and Platform APIs: by the image's labels, else by its `lifecycle.toml`."""
-    lifecycle = _table(metadata, "lifecycle")
+    lifecycle = _table(labels.table(labelled, labels.METADATA), "lifecycle")
     descriptor: dict[str, Any] = {}
     if "lifecycle.toml" in nodes:
         try:
@@ -186,12 +183,12 @@ def _described(
         except ValueError as problem:
             raise BrokenFile(f"{LIFECYCLE}/lifecycle.toml is not valid TOML: {problem}", "use another image") from None
     version = (
-        labels.get("io.buildpacks.lifecycle.version")
+        labelled.get("io.buildpacks.lifecycle.version")
         or lifecycle.get("version")
         or _table(descriptor, "lifecycle").get("version")
     )
     for offered in (
-        _json(labels, "io.buildpacks.lifecycle.apis"),
+        labels.table(labelled, "io.buildpacks.lifecycle.apis"),
         _table(lifecycle, "apis"),
         _table(descriptor, "apis"),
     ):
@@ -203,14 +200,6 @@ def _described(
     return _said(version), ()
 
 
-def _has_extensions(labels: Mapping[str, str], metadata: Mapping[str, Any]) -> bool | None:
-    order = labels.get("io.buildpacks.buildpack.order-extensions", "").strip()
-    if _list(metadata, "extensions") or order not in ("", "null", "[]"):
-        return True
-    # A lifecycle image has that label too, with nothing but the lifecycle in it.
-    return False if {"buildpacks", "extensions", "stack"} & set(metadata) else None
-
-
 def _version_of_shim(nodes: Mapping[str, Node]) -> str | None:
     listed = nodes.get(f"{install.NAME}/sbom.cdx.json")
     if listed is None:
@@ -220,14 +209,6 @@ def _version_of_shim(nodes: Mapping[str, Node]) -> str | None:
         return next(_said(part["version"]) for part in components if part["name"] == "analyzed-shim")
     except (ValueError, KeyError, TypeError, StopIteration):
         return None
-
-
-def _json(labels: Mapping[str, str], label: str) -> dict[str, Any]:
-    try:
-        value = json.loads(labels.get(label) or "{}")
-    except ValueError:
-        raise BrokenFile(f"the image's label {label} is not JSON", "use another image") from None
-    return value if isinstance(value, dict) else {}
 
 
 def _table(values: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -33,6 +33,8 @@ import sys
 
 for name in [name for name in os.environ if name.startswith("\\1D_")]:  # hidden from the loader by bin/python3
     os.environ["L" + name[1:]] = os.environ.pop(name)
+for number in filter(None, sys._xoptions.get("memory", "").split(",")):  # where it unpacked the libraries
+    os.close(int(number))
 sys.path.insert(0, "{at}/site-packages")
 from shim.__main__ import main
 

@@ -22,7 +22,7 @@ import shim
 
 if TYPE_CHECKING:
     import importlib.metadata
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SBOM = "sbom.cdx.json"
 _KNOWN = {
@@ -91,9 +91,14 @@ def write(
         if not text.exists():  # a library whose licence this machine has no copy of
             said = component["licenses"][0]["license"]["name"]
             text.write_text(f"{component['name']} {component['version']}: {said}\n{component.get('purl', '')}\n")
-    components += [_file(bundle, path) for path in _files(bundle)]
-    content = {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components}
-    (bundle / SBOM).write_text(json.dumps(content, indent=1) + "\n")
+    files = {str(path.relative_to(bundle)): path.read_bytes() for path in _files(bundle)}
+    (bundle / SBOM).write_bytes(_bill(components, files))
+
+
+def relisted(files: Mapping[str, bytes]) -> bytes:
+    """Return the bill of materials of a bundle whose files changed: their content by their path, the old one's too."""
+    before = json.loads(files[SBOM])["components"]
+    return _bill([component for component in before if component["type"] != "file"], files)
 
 
 def is_whole(bundle: pathlib.Path) -> bool:
@@ -103,7 +108,7 @@ def is_whole(bundle: pathlib.Path) -> bool:
         listed = {
             part["name"]: part["hashes"][0]["content"] for part in content["components"] if part["type"] == "file"
         }
-        found = {str(path.relative_to(bundle)): _hash(path) for path in _files(bundle)}
+        found = {str(path.relative_to(bundle)): _hash(path.read_bytes()) for path in _files(bundle)}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return False
     return found == listed and os.access(bundle / "bin" / "python3", os.X_OK)
@@ -115,13 +120,18 @@ def _files(bundle: pathlib.Path) -> Iterator[pathlib.Path]:
             yield path
 
 
-def _hash(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _file(bundle: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
-    hashes = [{"alg": "SHA-256", "content": _hash(path)}]
-    return {"type": "file", "name": str(path.relative_to(bundle)), "hashes": hashes}
+def _bill(components: list[dict[str, Any]], files: Mapping[str, bytes]) -> bytes:
+    listed = [
+        {"type": "file", "name": name, "hashes": [{"alg": "SHA-256", "content": _hash(content)}]}
+        for name, content in sorted(files.items())
+        if name != SBOM
+    ]
+    content = {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": [*components, *listed]}
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def _component(kind: str, name: str, version: str, licence: str, page: str) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from typing import Any
 from shim.demo.images import CONFIG, INDEX, LAYER, MANIFEST, Image
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.phase.invocation import WRAPPED
+from shim.tools.labels import METADATA
 
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[ARCHITECTURE]
 PHASES = {"amd64": 62, "arm64": 183}
+BUILDER = {METADATA: '{"buildpacks": [], "stack": {}}'}
+"""What makes an image a builder."""
 ETC = ("etc/passwd", b"root:x:0:0::/:/none\n")
 
 

@@ -27,11 +27,13 @@ from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.tools import install as bundling
+from shim.tools import inventory, pack
 from tests.support import real
 from tests.support.build import SHIM, Build, Ran
 from tests.support.certificates import certificates, serving
 from tests.support.daemons import Tcp
 from tests.support.ground import CASES, NIGHTLY, SWITCHED, Ground
+from tests.support.images import BUILDER
 from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
 from tests.support.needs import leave_out
 from tests.support.processes import program, wait_for
@@ -248,15 +250,33 @@ def test_an_installed_bundle_knows_itself(
         build.call(str(other / bundling.NAME / "bin" / "analyzed-shim"), "--version")
 
 
+def packed(bundle: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """Lay out a bundle as a lifecycle image gets it."""
+    shutil.copytree(bundle, target)
+    files = {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    kept = pack.packed(files)
+    for name in files.keys() - kept.keys():
+        (target / name).unlink()
+    for name in kept:
+        if kept[name] != files.get(name):
+            (target / name).write_bytes(kept[name])
+    return target
+
+
+@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("api", ["0.11", "0.12"])
 def test_the_image_s_loader_and_python_settings_are_the_phase_s_only(
-    bundle: pathlib.Path, tmp_path: pathlib.Path, layers: Layers, api: str
+    bundle: pathlib.Path, tmp_path: pathlib.Path, layers: Layers, api: str, packs: bool
 ) -> None:
+    if packs:
+        bundle = packed(bundle, tmp_path / "packed")
+        assert inventory.is_whole(bundle)
+        assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 10e6
     bare, wrapped = tmp_path / "bare", tmp_path / "wrapped"
     for place in (bare, wrapped):
         place.mkdir()
         for phase in WRAPPED:
-            program(place / phase, "#!/bin/sh\nexec /usr/bin/env\n")
+            program(place / phase, "#!/bin/sh\nls /proc/self/fd\nexec /usr/bin/env\n")
     bundling.install(str(wrapped), str(bundle))
     (tmp_path / "os.py").write_text("raise SystemExit('led astray')\n")
     layers.write(ID, None)  # no switch: the phase is execed with another group
@@ -423,9 +443,14 @@ def derive(
     bundle: pathlib.Path,
     *options: str,
 ) -> None:
-    """Make an image of a root of the kind that its name says, and derive one from it by the command."""
-    root = distroless(lifecycle) if "distroless" in image else debian(lifecycle)
-    engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000"])
+    """Make an image of a root of the kind that its name says, and derive one from it by the command.
+
+    The one with nothing else is a lifecycle image, and gets the bundle packed; the other is a builder.
+    """
+    is_builder = "debian" in image
+    root = debian(lifecycle) if is_builder else distroless(lifecycle)
+    label = [f"LABEL {name}={json.dumps(value)}" for name, value in BUILDER.items() if is_builder]
+    engine.client.import_image_from_data(root, repository=image, tag="bare", changes=["USER 1000", *label])
     command = [*SHIM, "builder", f"{image}:bare", "--tag", f"{image}:shim", "--bundle", str(bundle), *options]
     build.call(*command, DOCKER_HOST=engine.url).expect(code=0)
 

@@ -17,9 +17,10 @@ from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
 from shim.tools import archive, derive, elf, install
+from shim.tools.labels import METADATA
 from tests.support import real
 from tests.support.build import SHIM, Build, Ran
-from tests.support.images import ETC, OTHER, image, index, lifecycle, member, packed, program
+from tests.support.images import BUILDER, ETC, OTHER, image, index, lifecycle, member, packed, program
 from tests.support.mounts import in_mount_namespace
 from tests.support.needs import needs_root
 
@@ -54,7 +55,8 @@ def test_the_layer_is_whole_and_deriving_again_gives_the_same(
 ) -> None:
     engine, registry = real_parts
     layers = [[member(*ETC)], lifecycle()] + ([] if kind == "a lifecycle image" else [[member("etc/more", b"x")]])
-    name = registry.push(f"derive/{kind.replace(' ', '-')}:1", image(*layers))
+    labels = BUILDER if kind == "a builder" else {}
+    name = registry.push(f"derive/{kind.replace(' ', '-')}:1", image(*layers, labels=labels))
     tag = f"{registry.host}/derive/done:{len(layers)}"
     setting = 'ANALYZED_SHIM_REPORT=$HOME ${x} "3" \\'
     builder(name, tag, "--env", setting, "--push").expect(code=0)
@@ -131,9 +133,10 @@ def test_a_push_that_is_refused_is_an_error(real_parts: tuple[real.Engine, real.
 # Without an engine.
 
 
-def saved(directory: pathlib.Path, *layers: list[Any]) -> archive.Saved:
+def saved(directory: pathlib.Path, *layers: list[Any], labels: dict[str, str] | None = None) -> archive.Saved:
     path = directory / "image.tar"
-    config: dict[str, Any] = {"os": "linux", "architecture": ARCHITECTURE, "rootfs": {"diff_ids": ["x"] * len(layers)}}
+    rootfs = {"diff_ids": ["x"] * len(layers)}
+    config = {"os": "linux", "architecture": ARCHITECTURE, "rootfs": rootfs, "config": {"Labels": labels}}
     manifest = [{"Config": "c.json", "RepoTags": None, "Layers": [f"{at}/layer.tar" for at in range(len(layers))]}]
     files = {f"{at}/layer.tar": packed(layer) for at, layer in enumerate(layers)}
     files |= {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
@@ -254,6 +257,27 @@ def test_a_layer_with_more_than_the_lifecycle_stays_below(tmp_path: pathlib.Path
         assert archive.only_has(saved(tmp_path, [*lifecycle(), more]), "cnb/lifecycle")
     for more in (member("cnb/order.toml", b""), member("cnb/.wh.order.toml"), member(".wh.etc")):
         assert not archive.only_has(saved(tmp_path, [*lifecycle(), more]), "cnb/lifecycle")
+
+
+@pytest.mark.parametrize(
+    ("labels", "packs"),
+    [
+        pytest.param({}, True, id="no-labels"),
+        pytest.param({METADATA: '{"lifecycle": {"version": "0.20.5"}}'}, True, id="a-lifecycle-image"),
+        pytest.param(BUILDER, False, id="a-builder"),
+        pytest.param({METADATA: "{"}, False, id="bad-labels"),
+    ],
+)
+def test_what_pack_packs_in_every_build_is_packed(
+    tmp_path: pathlib.Path, bundle: pathlib.Path, labels: dict[str, str], packs: bool
+) -> None:
+    layer, _ = derive.assembled(saved(tmp_path, [member(*ETC)], lifecycle(), labels=labels), str(bundle), "x")
+    with tarfile.open(fileobj=io.BytesIO(layer)) as read:
+        at = f"cnb/lifecycle/{install.NAME}/"
+        has = {one.name.removeprefix(at): one.size for one in read if one.name.startswith(at)}
+    assert [name in has for name in ("lib/packed", "lib/python", "lib/libc.so.6")] == [packs, not packs, not packs]
+    assert "lib/libz.so.1" in has  # few builds load it
+    assert (sum(has.values()) < 10e6) == packs
 
 
 def test_an_older_bundle_and_shims_are_gone(tmp_path: pathlib.Path, bundle: pathlib.Path) -> None:

@@ -20,7 +20,7 @@ from shim.phase.invocation import WRAPPED
 from shim.tools import archive, elf, install
 from tests.support import real
 from tests.support.build import Build, Ran
-from tests.support.images import ETC, image, lifecycle, member
+from tests.support.images import BUILDER, ETC, image, lifecycle, member
 from tests.support.needs import leave_out, package_index
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,9 +42,12 @@ def call(*command: object, cwd: pathlib.Path, **environ: str) -> Ran:
 @pytest.fixture(scope="module")
 def installed(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The command as an installer puts it there, in an environment of its own, without a checkout."""
-    place = tmp_path_factory.mktemp("installed")
+    return install_into(tmp_path_factory.mktemp("installed"), f"{wheel}[bundle]")
+
+
+def install_into(place: pathlib.Path, what: str) -> pathlib.Path:
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-    call(place / "bin" / "pip", "install", "-q", f"{wheel}[bundle]", cwd=place).expect(code=0)
+    call(place / "bin" / "pip", "install", "-q", what, cwd=place).expect(code=0)
     return place / "bin" / "analyzed-shim"
 
 
@@ -78,6 +81,19 @@ def test_one_line_from_a_plain_machine(
     engine.client.remove_image(tag)
     engine.pull(tag)
     assert drop_ins(engine, tag, tmp_path) == {*WRAPPED}
+
+
+def test_without_the_extra_it_is_said_what_is_larger_for_it(
+    real_parts: tuple[real.Engine, real.Registry], wheel: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    engine, registry = real_parts
+    command = install_into(tmp_path / "installed", str(wheel))
+    for kind, labels in (("lifecycle", {}), ("builder", BUILDER)):
+        name = registry.push(f"unpacked/{kind}:1", image([member(*ETC)], lifecycle(), labels=labels))
+        tag = f"{registry.host}/unpacked/{kind}:shim"
+        ended = call(command, "builder", name, "--tag", tag, cwd=tmp_path, DOCKER_HOST=engine.url)
+        assert (ended.code, "(lz4 packs it: analyzed-shim[bundle])" in ended.err) == (0, kind == "lifecycle"), ended.err
+        assert drop_ins(engine, tag, tmp_path) == {*WRAPPED}
 
 
 def test_a_cache_that_can_t_be_written_is_named(installed: pathlib.Path, tmp_path: pathlib.Path) -> None:
