@@ -1,6 +1,6 @@
 """The program that starts the bundle's interpreter (packaging/start.c), with a stand-in for the loader.
 
-For this machine's architecture, and for the other one where qemu runs its programs. With the bundle's own loader and
+For this machine's architecture; with QEMU=1 for the other one too, by qemu. With the bundle's own loader and
 interpreter it runs in test_containers.py and test_packaging.py.
 """
 
@@ -28,7 +28,7 @@ STARTS = pathlib.Path(pack.__file__).parent / "start"
 RUNNERS: dict[str, list[str]] = {
     machine.name: [] if machine.name == platform.machine() else [f"qemu-{machine.name}"]
     for machine in sorted(STARTS.iterdir())
-    if machine.name == platform.machine() or shutil.which(f"qemu-{machine.name}")
+    if machine.name == platform.machine() or os.environ.get("QEMU")
 }
 LOADER = """\
     #!/usr/bin/env -S {python} -IS
