@@ -77,9 +77,7 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
         saved = archive.read(saved_as, platform)
         if len(saved.platforms) > 1:
             tell(f"{wanted.image} is an image index; taking {saved.platform} of {', '.join(saved.platforms)}")
-        layer, replace = assembled(saved, wanted.bundle, wanted.image)
-        if _is_packed_often(saved) and not pack.is_possible(pathlib.Path(wanted.bundle)):
-            tell("the bundle stays as large as it is, which pack's builds feel (lz4 packs it: analyzed-shim[bundle])")
+        layer, replace = assembled(saved, wanted.bundle, wanted.image, tell)
         changed = directory / "derived.tar"
         with changed.open("wb") as out:
             archive.write(saved, out, layer, replace=replace, tag=tagged(wanted.tag), environment=wanted.environment)
@@ -95,7 +93,7 @@ def derive(daemon: Daemon, wanted: Derived, tell: Callable[[str], None]) -> str:
     return image_id
 
 
-def assembled(saved: archive.Saved, bundle: str, image: str) -> tuple[bytes, bool]:
+def assembled(saved: archive.Saved, bundle: str, image: str, tell: Callable[[str], None]) -> tuple[bytes, bool]:
     """Return the layer with all of the lifecycle directory, and whether it takes the topmost one's place.
 
     What layers below have in that directory and the new one doesn't, such as another bundle, is hidden.
@@ -104,14 +102,20 @@ def assembled(saved: archive.Saved, bundle: str, image: str) -> tuple[bytes, boo
         saved: the image that it is for.
         bundle: the bundle to install.
         image: the image's name, for messages.
+        tell: is told if the bundle can't be packed where that would help.
 
     Raises:
+        OSError: the bundle can't be read.
         ShimError: the image has no lifecycle, or another architecture's.
 
     """
     before = archive.tree(saved, _BELOW)
     replace = archive.only_has(saved, _BELOW)
-    nodes = with_shim(before, bundle, image, packs=_is_packed_often(saved))
+    often = _is_packed_often(saved)
+    packs = often and pack.is_possible(pathlib.Path(bundle))
+    nodes = with_shim(before, bundle, image, packs=packs)
+    if often and not packs:
+        tell("the bundle stays as large as it is, which pack's builds feel (lz4 packs it: analyzed-shim[bundle])")
     below = archive.tree(saved.but(layers=saved.layers[:-1]), _BELOW) if replace else before
     return archive.layer_of(nodes, _BELOW, _tops(set(below) - set(nodes))), replace
 
@@ -219,7 +223,7 @@ def with_shim(before: Mapping[str, Node], bundle: str, image: str, *, packs: boo
         before: the directory, by the path below it.
         bundle: the bundle to install.
         image: whose directory it is, for messages.
-        packs: whether to pack the bundle, if that is possible, for a layer that is packed in every build.
+        packs: whether to pack the bundle, for a layer that is packed in every build.
 
     Raises:
         NoLifecycle: it isn't a lifecycle directory, or is for another architecture than the bundle.
@@ -295,7 +299,7 @@ def _files(bundle: pathlib.Path, packs: bool) -> Iterator[tuple[str, Node]]:
     """Yield a bundle's directories and files, by their path in it."""
     paths = {str(path.relative_to(bundle)): path for path in bundle.rglob("*")}
     files = {name: path.read_bytes() for name, path in paths.items() if not path.is_dir()}
-    if packs and pack.is_possible(bundle):
+    if packs:
         files = pack.packed(files)
     for name in sorted({"", *(name for name, path in paths.items() if path.is_dir()), *files}):
         if name in files:

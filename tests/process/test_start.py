@@ -6,6 +6,7 @@ interpreter it runs in test_containers.py and test_packaging.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -93,8 +94,6 @@ def contents() -> list[bytes]:
 
 
 def test_what_was_packed_is_unpacked(start: Callable[..., list[str]], build: Build, tmp_path: pathlib.Path) -> None:
-    import hashlib
-
     wanted = contents()
     command = start(b"".join(map(pack.blocks, wanted)), "-layers", "x y")
     loaded = json.loads(build.call(*command, LD_PRELOAD="/no/such.so", LD_AUDIT="").out)

@@ -271,7 +271,7 @@ def test_a_layer_with_more_than_the_lifecycle_stays_below(tmp_path: pathlib.Path
 def test_what_pack_packs_in_every_build_is_packed(
     tmp_path: pathlib.Path, bundle: pathlib.Path, labels: dict[str, str], packs: bool
 ) -> None:
-    layer, _ = derive.assembled(saved(tmp_path, [member(*ETC)], lifecycle(), labels=labels), str(bundle), "x")
+    layer, _ = derive.assembled(saved(tmp_path, [member(*ETC)], lifecycle(), labels=labels), str(bundle), "x", print)
     with tarfile.open(fileobj=io.BytesIO(layer)) as read:
         at = f"cnb/lifecycle/{install.NAME}/"
         has = {one.name.removeprefix(at): one.size for one in read if one.name.startswith(at)}
@@ -302,14 +302,14 @@ def test_what_layers_below_have_is_hidden(tmp_path: pathlib.Path, bundle: pathli
     old = member(f"cnb/lifecycle/{install.NAME}/lib/old.so", b"x")
     gone = [member(f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so")] if hidden else []
     first = saved(tmp_path, [*lifecycle(), old], [*lifecycle(), *gone])
-    layer, replaced = derive.assembled(first, str(bundle), "x")
+    layer, replaced = derive.assembled(first, str(bundle), "x", print)
     assert replaced
     with tarfile.open(fileobj=io.BytesIO(layer)) as read:
         assert f"cnb/lifecycle/{install.NAME}/lib/.wh.old.so" in read.getnames()
         members = [(one, content.read() if (content := read.extractfile(one)) else b"") for one in read]
     again = saved(tmp_path, [*lifecycle(), old], members)
     assert f"{install.NAME}/lib/old.so" not in archive.tree(again, "cnb/lifecycle")
-    assert derive.assembled(again, str(bundle), "x") == (layer, True)
+    assert derive.assembled(again, str(bundle), "x", print) == (layer, True)
 
 
 def test_install_refuses_phases_of_another_architecture(
