@@ -758,24 +758,26 @@ def test_the_build_s_own_credentials(faulty: Start, auth: object, name: str, sen
 
 def test_all_answers_share_the_time_limit(faulty: Start) -> None:
     def slow(request: http.server.BaseHTTPRequestHandler) -> None:
-        time.sleep(0.4)
+        time.sleep(0.7)
         HAS(request)
 
     server = faulty(slow)
-    session = Session(find(server.url, {}), 1, {})
+    session = Session(find(server.url, {}), 2, {})
     began = time.monotonic()
     session.close()  # nothing was asked yet
     assert session.ask(lambda daemon: daemon.image_id(NAME)) == ID
     assert [session.answered] == [True]
     assert session.ask(lambda daemon: daemon.image_id(NAME)) == ID
-    with pytest.raises(Unreachable, match=f"the daemon at {server.url} did not answer within 1 s") as caught:
+    with pytest.raises(Unreachable, match=f"the daemon at {server.url} did not answer within 2 s") as caught:
         session.ask(lambda daemon: daemon.image_id(NAME))
-    assert time.monotonic() - began < 1.35
     assert caught.value.tip == "raise it with --timeout"
     assert not session.answered
     assert session.about() is None
-    assert time.monotonic() - began < 1.5
-    time.sleep(1)  # what was asked too late still gets its answer
+    assert 2 <= time.monotonic() - began < 2 + 2
+    late = [thread for thread in threading.enumerate() if thread.name.endswith("(_run)")]
+    assert late
+    for thread in late:  # what was asked too late still gets its answer
+        thread.join(60)
     session.close()
 
 

@@ -143,7 +143,7 @@ class Running:
     def end(self) -> int:
         os.kill(self.pid, signal.SIGKILL)
         self.lines.close()
-        return self.shim.wait(10)
+        return self.shim.wait(60)
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def on_a_terminal_with_keys(command: list[str], environ: dict[str, str], keys: t
         time.sleep(0.3)
         os.write(terminal, key)
     try:
-        return process.wait(10)
+        return process.wait(60)
     except subprocess.TimeoutExpired:
         for child in subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split():
             os.kill(int(child), signal.SIGKILL)
@@ -300,7 +300,7 @@ def test_a_signal_before_the_phase_runs_ends_the_shim_silently(
         process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
         connection, _ = listener.accept()  # it asks
         process.send_signal(signal.Signals[f"SIG{name}"])
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=20)
         connection.close()
     assert (process.returncode, err) == (-signal.Signals[f"SIG{name}"], "")
 
@@ -342,7 +342,7 @@ def test_a_phase_that_a_forwarded_signal_ends_is_not_run_again(
     process.stdout.readline()
     number = signal.Signals[f"SIG{name}"]
     process.send_signal(number)
-    assert process.wait(10) == (2 if trap == "exit 2" else 128 + number)
+    assert process.wait(25) == (2 if trap == "exit 2" else 128 + number)
     with contextlib.suppress(ProcessLookupError):  # it may have ended before it began to sleep
         os.killpg(process.pid, signal.SIGKILL)
     process.stdout.close()
@@ -371,10 +371,16 @@ def test_a_hang_up_of_the_terminal_reaches_the_phase(build: Build, tmp_path: pat
 
 
 def test_an_alarm_that_was_set_for_the_phase_reaches_it(build: Build, tmp_path: pathlib.Path, parented: None) -> None:
-    phase = build.phase(does="exec sleep 30")
-    code = "import os, signal, sys; signal.alarm(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    command = [sys.executable, "-c", code, "-m", "shim", "run", "--", str(phase)]
-    assert subprocess.run(command, env=build.env, check=False, timeout=20).returncode == 128 + signal.SIGALRM
+    """One that comes before the phase runs ends the shim, and tells nothing: on a busy machine it is set for later."""
+    phase = build.phase(does=f"touch {tmp_path}/runs\nexec sleep 60")
+    for seconds in (1, 4, 16):
+        code = f"import os, signal, sys; signal.alarm({seconds}); os.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", code, *SHIM, "run", "--", str(phase)]
+        ended = subprocess.run(command, env=build.env, check=False, timeout=50).returncode
+        if (tmp_path / "runs").exists():
+            break
+    assert (tmp_path / "runs").exists()
+    assert ended == 128 + signal.SIGALRM
 
 
 @pytest.mark.parametrize("row", ["no-switch", "daemon-build", "daemon-out-of-reach", "unknown"])

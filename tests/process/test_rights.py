@@ -261,7 +261,7 @@ def test_a_report_can_go_to_a_pipe_and_below_root_s_own_links(
     with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
         time.sleep(0.2)
         build.run("restorer", *USER, ANALYZED_SHIM_REPORT=str(pipe)).expect(code=0)
-        assert json.loads(reader.communicate(timeout=10)[0])["outcome"] == "prevented"
+        assert json.loads(reader.communicate(timeout=60)[0])["outcome"] == "prevented"
     (tmp_path / "place").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "place")
     owned.write("r:1", "r:1")
