@@ -306,7 +306,17 @@ def _usable(ask: Callable[[], _T]) -> _T:
 
 
 def _unreachable(problem: Exception) -> Unreachable:
-    return Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP)
+    cause = _system_error(problem)
+    said = plain(cause.strerror or cause) if cause else _one_line(problem)
+    return Unreachable(f"the daemon can't be asked: {said}", _TIP)
+
+
+def _system_error(problem: BaseException) -> OSError | None:
+    """Return the system's own error, such as "Permission denied", that the library and those below it wrapped."""
+    if isinstance(problem, OSError) and (problem.strerror or isinstance(problem, ConnectionError)):
+        return problem
+    below = (problem.__cause__, problem.__context__, *problem.args)
+    return next(filter(None, (_system_error(one) for one in below if isinstance(one, BaseException))), None)
 
 
 def _split(name: str) -> tuple[str, str]:

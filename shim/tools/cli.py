@@ -380,8 +380,9 @@ def main() -> int:
     except typer.Abort:
         return 130
     except OSError as problem:  # what nobody below has put in words, such as stdout on a full disk
-        full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-        where = problem.filename or ("the output can't be written" if full else "")
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        nameless = {errno.ENOENT: "the working directory", **dict.fromkeys(full, "the output can't be written")}
+        where = problem.filename or nameless.get(problem.errno or 0)
         if not isinstance(problem, BrokenPipeError):  # its reader has seen enough
             said = ("analyzed-shim: ERROR", where, problem.strerror or problem)
             print(": ".join(str(part) for part in said if part), file=sys.stderr)

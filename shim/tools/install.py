@@ -183,7 +183,7 @@ def _changing(directory: str) -> Iterator[pathlib.Path]:
     except shutil.Error as problem:  # of each file that couldn't be copied
         raise NoLifecycle(f"{directory} can't be changed: {problem.args[0][0][-1]}", _LOOK) from None
     except OSError as problem:
-        what = f"{problem.filename}: {problem.strerror}" if problem.strerror else str(problem)
+        what = ": ".join(filter(None, (problem.filename, problem.strerror))) or problem
         raise NoLifecycle(f"{directory} can't be changed: {what}", _LOOK) from None
 
 

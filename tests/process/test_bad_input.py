@@ -338,3 +338,9 @@ def test_output_that_can_t_be_written_is_a_line_and_a_reader_that_left_is_none(b
     os.close(writer)
     assert (left.returncode, left.stderr) == (1, b"")
     build.call("sh", "-c", 'exec "$@" >&-', "sh", *words).expect(code=0, out="", err="")
+
+
+def test_a_working_directory_that_was_removed_is_named(build: Build, tmp_path: pathlib.Path) -> None:
+    script = f'mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec "$@"'
+    ended = build.call("sh", "-c", script, "sh", *SHIM, "bundle", "made", PYTHONPATH=os.getcwd())
+    ended.expect(code=1, err="analyzed-shim: ERROR: the working directory: No such file or directory\n")

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ import trustme
 
 from shim.daemon.containers import Daemon
 from shim.errors import Unreachable
+from tests.support.build import SHIM, Build
 from tests.support.certificates import certificates, serving
-from tests.support.daemons import HAS, VERSION, Faulty, Tcp, text
+from tests.support.daemons import HAS, VERSION, Faulty, Tcp, close, text
 from tests.support.layers import ID
 
 NAME = "r.example/run:1"
@@ -118,6 +120,40 @@ def test_a_daemon_elsewhere_is_asked_through_the_proxy(
     monkeypatch.setenv("NO_PROXY", "daemon.example")
     with pytest.raises(Unreachable):
         Daemon("tcp://daemon.example:2375", 5, os.environ)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix://{there}/none.sock", "No such file or directory"),
+        ("unix://{there}", "Connection refused"),
+        ("unix://{there}/left.sock", "Connection refused"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+        ("{closes}", "Remote end closed connection without response"),
+    ],
+    ids=["no socket", "a directory", "a socket that nobody serves", "no port", "closes"],
+)
+def test_why_it_can_not_be_asked_is_said_in_the_system_s_words(
+    build: Build, faulty: Callable[..., Faulty], tmp_path: pathlib.Path, address: str, words: str
+) -> None:
+    """Not in those of the libraries above it, which show what they have in hand."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "left.sock"))
+    url = address.format(there=tmp_path, closes=faulty(close, close).url)
+    tip = "check the daemon, or pass its address with --docker-host"
+    build.call(*SHIM, "check", "--image", "r:1", DOCKER_HOST=url).expect(
+        code=1, out="", err=f"analyzed-shim: ERROR: {url}: the daemon can't be asked: {words} ({tip})\n"
+    )
+
+
+def test_what_it_answers_is_shown_where_it_is_no_error_of_the_system(
+    build: Build, faulty: Callable[..., Faulty]
+) -> None:
+    refusing = text(503, b'{"message": "no space for you"}')
+    ended = build.call(*SHIM, "check", "--image", "r:1", DOCKER_HOST=faulty(refusing, refusing).url)
+    assert ended.code == 1
+    assert "503" in ended.err
+    assert "no space for you" in ended.err
 
 
 def test_a_context_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
