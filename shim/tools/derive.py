@@ -112,10 +112,10 @@ def assembled(saved: archive.Saved, bundle: str, image: str, tell: Callable[[str
     before = archive.tree(saved, _BELOW)
     replace = archive.only_has(saved, _BELOW)
     often = _is_packed_often(saved)
-    packs = often and pack.is_possible(pathlib.Path(bundle))
-    nodes = with_shim(before, bundle, image, packs=packs)
-    if often and not packs:
-        tell("the bundle stays as large as it is, which pack's builds feel (lz4 packs it: analyzed-shim[bundle])")
+    hindrance = pack.hindrance(pathlib.Path(bundle)) if often else ""
+    nodes = with_shim(before, bundle, image, packs=often and not hindrance)
+    if hindrance:
+        tell(f"the bundle stays as large as it is, which pack's builds feel ({hindrance})")
     below = archive.tree(saved.but(layers=saved.layers[:-1]), _BELOW) if replace else before
     return archive.layer_of(nodes, _BELOW, _tops(set(below) - set(nodes))), replace
 

@@ -26,16 +26,20 @@ _BLOCK = 1 << 18
 _SIZE = struct.Struct("<I")
 
 
-def is_possible(bundle: pathlib.Path) -> bool:
-    """Return whether a bundle's parts can be packed: `lz4` is installed, and its loader can be told a program's name.
+def hindrance(bundle: pathlib.Path) -> str:
+    """Return why a bundle's parts can't be packed, or nothing if they can.
 
-    glibc's has `--argv0` from 2.33 on (and `--preload` from 2.30).
+    A loader must be told the program's name: glibc's has `--argv0` from 2.33 on (and `--preload` from 2.30).
 
     Raises:
         OSError: the bundle can't be read.
 
     """
-    return importlib.util.find_spec("lz4") is not None and b"--argv0" in (bundle / _LOADER).read_bytes()
+    if b"--argv0" not in (bundle / _LOADER).read_bytes():
+        return "a glibc before 2.33 is in it: make it on a newer machine, and pass --bundle"
+    if importlib.util.find_spec("lz4") is None:
+        return "lz4 packs it: analyzed-shim[bundle], with Python up to 3.14"
+    return ""
 
 
 def packed(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tarfile
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError
 from shim.phase.invocation import WRAPPED
-from shim.tools import archive, derive, elf, install
+from shim.tools import archive, derive, elf, install, pack
 from shim.tools.labels import METADATA
 from tests.support import real
 from tests.support.build import SHIM, Build, Ran
@@ -224,6 +225,15 @@ def test_a_layer_may_be_compressed_or_a_link_to_another(tmp_path: pathlib.Path) 
 
     with pytest.raises(archive.BadImage, match="not a whole image"):
         archive.tree(repacked(saved(tmp_path, lifecycle(), lifecycle()), lost), "cnb/lifecycle")
+
+
+def test_a_bundle_of_an_old_machine_is_not_packed_and_why_is_said(bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Its loader can't be told the program's name."""
+    assert pack.hindrance(bundle) == ""
+    old = pathlib.Path(shutil.copytree(bundle, tmp_path / "old"))
+    loader = old / "lib" / "ld.so"
+    loader.write_bytes(loader.read_bytes().replace(b"--argv0", b"--argvX"))
+    assert pack.hindrance(old) == "a glibc before 2.33 is in it: make it on a newer machine, and pass --bundle"
 
 
 def test_a_layer_that_can_t_be_unpacked_and_one_that_is_lost_are_named(tmp_path: pathlib.Path) -> None:
