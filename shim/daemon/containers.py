@@ -306,17 +306,7 @@ def _usable(ask: Callable[[], _T]) -> _T:
 
 
 def _unreachable(problem: Exception) -> Unreachable:
-    cause = _system_error(problem)
-    said = plain(cause.strerror or cause) if cause else _one_line(problem)
-    return Unreachable(f"the daemon can't be asked: {said}", _TIP)
-
-
-def _system_error(problem: BaseException) -> OSError | None:
-    """Return the system's own error, such as "Permission denied", that the library and those below it wrapped."""
-    if isinstance(problem, OSError) and (problem.strerror or isinstance(problem, ConnectionError)):
-        return problem
-    below = (problem.__cause__, problem.__context__, *problem.args)
-    return next(filter(None, (_system_error(one) for one in below if isinstance(one, BaseException))), None)
+    return Unreachable(f"the daemon can't be asked: {_one_line(problem)}", _TIP)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -327,4 +317,15 @@ def _split(name: str) -> tuple[str, str]:
 
 def _one_line(problem: Exception) -> str:
     explanation = getattr(problem, "explanation", None)  # docker.errors.APIError: what the daemon said
-    return plain(explanation if isinstance(explanation, str) and explanation else problem)
+    if isinstance(explanation, str) and explanation:
+        return plain(explanation)
+    cause = _system_error(problem) or problem
+    return plain(getattr(cause, "strerror", None) or cause)
+
+
+def _system_error(problem: BaseException) -> OSError | None:
+    """Return the system's own error, such as "Permission denied", that the library and those below it wrapped."""
+    if isinstance(problem, OSError) and (problem.strerror or isinstance(problem, ConnectionError)):
+        return problem
+    below = (problem.__cause__, problem.__context__, *problem.args)
+    return next(filter(None, (_system_error(one) for one in below if isinstance(one, BaseException))), None)

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from shim.daemon.containers import Daemon
-from shim.errors import Unreachable
+from shim.errors import PullFailed, Unreachable
 from tests.support.build import SHIM, Build
 from tests.support.certificates import certificates, serving
 from tests.support.daemons import HAS, VERSION, Faulty, Tcp, close, text
@@ -144,6 +144,16 @@ def test_why_it_can_not_be_asked_is_said_in_the_system_s_words(
     build.call(*SHIM, "check", "--image", "r:1", DOCKER_HOST=url).expect(
         code=1, out="", err=f"analyzed-shim: ERROR: {url}: the daemon can't be asked: {words} ({tip})\n"
     )
+
+
+def test_a_daemon_that_breaks_off_a_pull_is_said_in_the_same_words(faulty: Callable[..., Faulty]) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        (close if "/images/create" in request.path else VERSION)(request)
+
+    daemon = Daemon(faulty(answer).url, 5, os.environ)
+    with pytest.raises(PullFailed) as caught:
+        daemon.pull(NAME, lambda *_: None)
+    assert str(caught.value) == "Remote end closed connection without response"
 
 
 def test_what_it_answers_is_shown_where_it_is_no_error_of_the_system(
