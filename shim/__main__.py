@@ -1,61 +1,89 @@
-"""A drop-in, `run`, or the command line?
-
-The program's name decides: under the name of a phase it is that phase's drop-in. Most phases are execed at once, and
-nothing is imported for them but what that takes.
-"""
+"""A drop-in, `run`, or the command line? Most phases are execed at once, and nothing is imported that isn't needed."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from shim.phase import program
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-PHASES = ("analyzer", "restorer", "exporter")
+    from shim.call import Call
+
+    Start = tuple[Call, str, Mapping[str, str]]
+    """A phase's call, what is started for it, and the shim's own options."""
 
 
 def main() -> int:
-    """Run the shim, and return its exit code; if it wraps a phase it execs it or ends instead."""
-    name = os.path.basename(sys.argv[0])
-    if name in PHASES:
-        program.begin()
-        environ = program.inherited_environment()
-        real = environ.get(f"ANALYZED_SHIM_{name.upper()}") or f"{sys.argv[0]}.real"
-        if _has_nothing_to_do(sys.argv[1:], environ) and not program.is_same(real, sys.argv[0]):
-            program.try_to_become(real, sys.argv, environ)
-        from shim.phase import start
-
-        _end(start.drop_in(real, sys.argv, environ))
+    """Run the command line, and return its exit code."""
     if sys.argv[1:2] == ["run"] and not {"-h", "--help"}.intersection(sys.argv[2:3]):
-        program.begin()
-        environ = program.inherited_environment()
-        if sys.argv[2:3] == ["--"] and sys.argv[3:] and _has_nothing_to_do(sys.argv[3:], environ):
-            program.try_to_become(sys.argv[3], sys.argv[3:], environ)
-        from shim.phase import start
-
-        _end(start.run(sys.argv[2:], environ))
-    from shim.tools import cli  # typer costs six bare interpreter starts
+        _start(_read_run)
+    from shim import cli  # typer costs eight bare interpreter starts
 
     return cli.main()
 
 
-def _has_nothing_to_do(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Return whether the Platform API is surely neither 0.10 nor 0.11, and nobody wants to hear about it."""
-    api = environ.get("CNB_PLATFORM_API", "")
-    if "10" in api or "11" in api or environ.get("ANALYZED_SHIM_REPORT"):
-        return False
-    level = environ.get("CNB_LOG_LEVEL", "").lower()
-    return level != "debug" and not any("CNB_" in word or "debug" in word.lower() for word in arguments)
+def drop_in(file: str) -> NoReturn:
+    """Run as a drop-in replacement for a phase: the real one is NAME.real beside it.
+
+    Args:
+        file: the drop-in's path. By whatever link it was called, its own name is the phase.
+
+    """
+    _start(lambda environ: _read_drop_in(os.path.realpath(file), environ))
 
 
-def _end(code: int) -> NoReturn:
-    """End at once: nothing is buffered, and taking apart what was imported costs a bare start."""
-    os._exit(code)
+def _read_run(environ: Mapping[str, str]) -> Start:
+    """Read `analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...`."""
+    from shim import call, process
+    from shim.errors import WrongUse
+
+    options, words = call.split(sys.argv[2:])
+    if not words:
+        raise WrongUse("no phase to run", "analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...")
+    read = call.read(words, environ, lambda word: process.is_program(word, environ), options.get("phase", ""))
+    return read, process.find(words[0], environ), options
+
+
+def _read_drop_in(own: str, environ: Mapping[str, str]) -> Start:
+    from shim.call import Call
+    from shim.errors import CannotRun, NotFound
+
+    phase = os.path.basename(own)
+    variable = f"ANALYZED_SHIM_{phase.upper()}"
+    real = environ.get(variable) or f"{own}.real"
+    if not os.path.exists(real):
+        raise NotFound(f"{real} not found, the real {phase}", f"put it there, or set {variable} to its path")
+    if os.path.samefile(real, own):
+        raise CannotRun(f"{real} is the shim itself", f"set {variable} to the path of the real {phase}")
+    return Call([own, *sys.argv[1:]], 0, phase, environ), real, {}
+
+
+def _start(read: Callable[[Mapping[str, str]], Start]) -> NoReturn:
+    """Exec the phase if there is nothing to do and nobody wants to hear why; else wrap it."""
+    from shim import process
+    from shim.errors import ShimError
+    from shim.log import Log
+    from shim.nothing import nothing_to_do
+
+    process.begin()
+    environ = process.inherited_environment()
+    log = Log(environ, {})
+    try:
+        call, path, options = read(environ)
+        log = Log(call.variables, call.flags)
+        wants_to_hear = log.level == "debug" or "report" in options or environ.get("ANALYZED_SHIM_REPORT")
+        if not wants_to_hear and nothing_to_do(call)[0]:
+            process.become(path, call.argv, call.environ)
+        from shim.wrap import wrap
+
+        code = wrap(call, path, options, log)
+    except ShimError as problem:
+        log.write("error", problem.with_tip)
+        code = problem.exit_code
+    os._exit(code)  # nothing is buffered, and taking apart what was imported takes a bare start
 
 
 if __name__ == "__main__":

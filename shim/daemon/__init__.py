@@ -1,1 +1,0 @@
-"""The phase's own daemon: where it is, and asking it."""

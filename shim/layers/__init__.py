@@ -1,1 +1,0 @@
-"""The three files of the layers directory, and other people's directories."""
