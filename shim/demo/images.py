@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from typing import Any
-
-from shim.record import Record
+from typing import Any, NamedTuple
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -17,7 +15,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
-class Image(Record):
+class Image(NamedTuple):
     """An image or an index of images."""
 
     digest: str
@@ -31,7 +29,6 @@ class Image(Record):
         return str(self._json(self.manifest_digest(architecture))["config"]["digest"])
 
     def manifest_digest(self, architecture: str) -> str:
-        """Return `sha256:…` of an architecture's manifest."""
         for entry in self._json(self.digest).get("manifests", []):
             if entry["platform"]["architecture"] == architecture:
                 return str(entry["digest"])
@@ -74,20 +71,13 @@ def single(text: str, architecture: str) -> Image:
 
 
 def multi(text: str, architectures: tuple[str, ...] = ("amd64", "arm64")) -> Image:
-    """Make an index of images, one for each architecture."""
     blobs: dict[str, tuple[str, bytes]] = {}
     entries = []
     for architecture in architectures:
         image = single(f"{text} for {architecture}", architecture)
         blobs.update(image.blobs)
-        entries.append(
-            {
-                "mediaType": MANIFEST,
-                "digest": image.digest,
-                "size": len(image.blobs[image.digest][1]),
-                "platform": {"os": "linux", "architecture": architecture},
-            }
-        )
+        entry = {"mediaType": MANIFEST, "digest": image.digest, "size": len(image.blobs[image.digest][1])}
+        entries.append({**entry, "platform": {"os": "linux", "architecture": architecture}})
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
     top = _add(blobs, INDEX, json.dumps(index).encode())
     return Image(digest=str(top["digest"]), media_type=INDEX, blobs=blobs)

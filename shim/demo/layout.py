@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 
@@ -10,12 +9,10 @@ from shim.demo import lifecycle
 
 
 def lay_out(directory: pathlib.Path) -> pathlib.Path:
-    """Put the stand-in into a directory, to be run by the interpreter that runs now, and return the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    program = directory / "lifecycle"
-    _, _, text = pathlib.Path(lifecycle.__file__).read_text().partition("\n")
-    program.write_text(f"#!{sys.executable}\n{text}")
-    program.chmod(0o755)
+    text = pathlib.Path(lifecycle.__file__).read_text().partition("\n")[2]
+    (directory / "lifecycle").write_text(f"#!{sys.executable}\n{text}")
+    (directory / "lifecycle").chmod(0o755)
     for phase in lifecycle.PHASES:
-        os.symlink("lifecycle", directory / phase)
+        (directory / phase).symlink_to("lifecycle")
     return directory

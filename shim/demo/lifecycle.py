@@ -1,18 +1,14 @@
 #!/usr/bin/env python3
 """A stand-in for the Cloud Native Buildpacks lifecycle, for demonstrations and tests. It builds nothing.
 
-Like the real one it is one program for all phases, which picks the phase from the base name it is
-called by. What it does is what real lifecycles were measured to do to analyzed.toml at Platform API
-0.10 to 0.12, with the real questions to the registry and the daemon:
+Like the real one it is one program for all phases, which picks the phase from the base name it is called by, and writes
+to stdout. It does what real lifecycles were measured to do to analyzed.toml at Platform API 0.10 to 0.12:
 
-  analyzer    writes analyzed.toml: the run image (-run-image or STANDIN_RUN_IMAGE) as an ID (-daemon) or a
-              digest
-  detector    writes group.toml and analyzed.toml anew; STANDIN_SWITCH is the run image that an
-              extension switches to, STANDIN_EXTENSION=1 puts an extension into the group without
-  restorer    asks the registry for the run image and writes its digest, fails or crashes; with
-              -daemon (0.12) or CNB_USE_DAEMON it asks the daemon
-  exporter    fails on a reference that the daemon or the registry doesn't have; else tags the run
-              image as the application (-daemon)
+  analyzer  writes analyzed.toml: the run image (-run-image or STANDIN_RUN_IMAGE) as an ID (-daemon) or a digest
+  detector  writes both files again: an extension switches to STANDIN_SWITCH, or with STANDIN_EXTENSION=1 to nothing
+  restorer  asks the registry for the run image, and writes its digest, fails or crashes; with -daemon (0.12) or
+            CNB_USE_DAEMON it asks the daemon
+  exporter  fails on a reference that the daemon or registry doesn't have; else tags the run image as the app (-daemon)
 
 STANDIN_VERSION is the lifecycle that it behaves like: 0.17 or 0.20 (the default, for 0.18 to 0.21).
 """
@@ -42,7 +38,6 @@ class Failure(Exception):
     """The phase fails with an exit status."""
 
     def __init__(self, code: int, message: str) -> None:
-        """Take both."""
         super().__init__(message)
         self.code = code
 
@@ -51,34 +46,35 @@ class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        """Take the socket's path."""
         super().__init__("localhost", timeout=10)
         self.path = path
 
     def connect(self) -> None:
-        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(10)
         self.sock.connect(self.path)
 
 
-def ask_daemon(method: str, path: str) -> tuple[int, Any]:
-    """Ask the daemon at DOCKER_HOST, and return the status and what it answered."""
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    connection = UnixConnection(host.removeprefix("unix://"))
+def ask(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Return the status, the headers and the body of an answer."""
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers={"Accept": ", ".join((*INDEXES, *MANIFESTS))})
         response = connection.getresponse()
-        body = response.read()
-    except OSError as problem:
-        raise Failure(1, f"failed to initialize docker client: {problem}") from None
+        return response.status, response.headers, response.read()
     finally:
         connection.close()
-    return response.status, json.loads(body) if body.startswith(b"{") else None
+
+
+def ask_daemon(method: str, path: str) -> tuple[int, Any]:
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    try:
+        status, _, body = ask(UnixConnection(host.removeprefix("unix://")), method, path)
+    except OSError as problem:
+        raise Failure(1, f"failed to initialize docker client: {problem}") from None
+    return status, json.loads(body) if body.startswith(b"{") else None
 
 
 def daemon_image(reference: str) -> dict[str, Any] | None:
-    """Return what the daemon has under a reference."""
     status, found = ask_daemon("GET", f"/images/{urllib.parse.quote(reference, safe='/:@')}/json")
     return found if status == 200 else None
 
@@ -90,8 +86,6 @@ def registry_image(reference: str) -> tuple[str, dict[str, str]] | None:
     host, _, name = repository.partition("/")
     if not name or not ("." in host or ":" in host or host == "localhost"):
         return None  # an image of Docker Hub, which a stand-in doesn't ask
-    if ask_registry(host, "GET", "/v2/") is None:
-        return None
     found = manifest(host, name, tag)
     if found is None:
         return None
@@ -99,51 +93,35 @@ def registry_image(reference: str) -> tuple[str, dict[str, str]] | None:
     for entry in content.get("manifests", []):
         if entry["platform"]["os"] == "linux" and entry["platform"]["architecture"] == ARCHITECTURE:
             digest = entry["digest"]
-            content = (manifest(host, name, digest) or found)[1]
-    if "config" in content:
-        ask_registry(host, "GET", f"/v2/{name}/blobs/{content['config']['digest']}")
     return f"{repository}@{digest}", {"os": "linux", "arch": ARCHITECTURE}
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """Return an image's repository and tag."""
     head, colon, tag = name.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (name, "latest")
 
 
 def manifest(host: str, name: str, tag: str) -> tuple[str, dict[str, Any]] | None:
-    """Return a manifest's digest and content from a registry that speaks plain HTTP."""
-    answer = ask_registry(host, "GET", f"/v2/{name}/manifests/{tag}")
-    return answer and (answer[0]["Docker-Content-Digest"], json.loads(answer[1]))
-
-
-def ask_registry(host: str, method: str, path: str) -> tuple[http.client.HTTPMessage, bytes] | None:
-    """Return the headers and the body of a registry's answer, or None where it isn't a good one."""
-    connection = http.client.HTTPConnection(host, timeout=10)
+    """Return a manifest's digest and content from a registry that speaks plain HTTP; None if it can't be had."""
     try:
-        connection.request(method, path, headers={"Accept": ", ".join((*INDEXES, *MANIFESTS))})
-        response = connection.getresponse()
-        body = response.read()
+        connection = http.client.HTTPConnection(host, timeout=10)
+        status, headers, body = ask(connection, "GET", f"/v2/{name}/manifests/{tag}")
     except (OSError, http.client.HTTPException):
         return None
-    finally:
-        connection.close()
-    return (response.headers, body) if response.status == 200 else None
+    return (headers["Docker-Content-Digest"], json.loads(body)) if status == 200 else None
 
 
 class Phase:
     """One run of a phase."""
 
     def __init__(self, name: str, arguments: list[str]) -> None:
-        """Read flags and environment as the lifecycle does."""
         env = os.environ
         flags = argparse.ArgumentParser(name, description=__doc__, allow_abbrev=False, prefix_chars="-")
         flags.formatter_class = argparse.RawDescriptionHelpFormatter
         flags.add_argument("-version", action="store_true")
-        for flag in ("analyzed", "group", "cache-dir", "log-level", "build-image", "app", "stack"):
-            flags.add_argument(f"-{flag}", f"--{flag}")
-        flags.add_argument("-run-image", "--run-image", default=env.get("STANDIN_RUN_IMAGE"))
-        flags.add_argument("-layers", "--layers", default=env.get("CNB_LAYERS_DIR") or "/layers")
+        defaults = {"run-image": env.get("STANDIN_RUN_IMAGE"), "layers": env.get("CNB_LAYERS_DIR") or "/layers"}
+        for flag in (*defaults, "analyzed", "group", "cache-dir", "log-level", "build-image", "app", "stack"):
+            flags.add_argument(f"-{flag}", f"--{flag}", default=defaults.get(flag))
         for flag, variable in (("uid", "CNB_USER_ID"), ("gid", "CNB_GROUP_ID")):
             flags.add_argument(f"-{flag}", f"--{flag}", type=int, default=int(env.get(variable) or 0))
         for flag in ("daemon", "skip-layers", "no-color", "parallel"):
@@ -161,11 +139,10 @@ class Phase:
         self.daemon = self.flags.daemon or env.get("CNB_USE_DAEMON") == "true"
 
     def run(self) -> None:
-        """Do what the phase does."""
         if self.flags.version:
             print(f"{self.version}.0+standin")
-            return
-        getattr(self, self.name)()
+        else:
+            getattr(self, self.name)()
 
     def drop_privileges(self) -> None:
         """Become the user of the build, as every phase of the real lifecycle does that starts as root."""
@@ -183,10 +160,8 @@ class Phase:
             if found is None:
                 raise Failure(1, f"failed to get run image {self.flags.run_image}")
             reference = found["Id"].removeprefix("sha256:") if isinstance(found, dict) else found[0]
-            run_image = {"reference": reference}
-            if self.newer:
-                run_image["image"] = self.flags.run_image
-                run_image["target"] = {"os": "linux", "arch": ARCHITECTURE}
+            newer = {"image": self.flags.run_image, "target": {"os": "linux", "arch": ARCHITECTURE}}
+            run_image = {"reference": reference, **(newer if self.newer else {})}
         write(self.analyzed, {"image": {"reference": ""}, "run-image": run_image})
         if os.getuid() == 0 and self.flags.uid:
             for path in (self.flags.layers, self.analyzed, *(entry.path for entry in os.scandir(self.flags.layers))):
@@ -228,7 +203,6 @@ class Phase:
         write(self.analyzed, document)
 
     def update(self, run_image: dict[str, Any]) -> None:
-        """Ask for the run image and record what was found."""
         name = run_image.get("image", "")
         if not name:
             print("panic: runtime error: invalid memory address or nil pointer dereference", file=sys.stderr)
@@ -239,27 +213,16 @@ class Phase:
             found = image and (image["Id"].removeprefix("sha256:"), target)
         else:
             found = registry_image(name)
-            self.check_access(name)
         if not found:
             raise Failure(1, f"failed to get run image {name}")
         run_image["reference"] = found[0]
         if self.newer:
             run_image["target"] = found[1]
 
-    def check_access(self, name: str) -> None:
-        """Ask once more whether the image can be read, as the real one does."""
-        repository, tag = name.split("@") if "@" in name else split_tag(name)
-        host, _, path = repository.partition("/")
-        if ":" in host:
-            ask_registry(host, "GET", "/v2/")
-            ask_registry(host, "HEAD", f"/v2/{path}/manifests/{tag}")
-
     def builder(self) -> None:
-        """Build nothing."""
         self.drop_privileges()
 
     def exporter(self) -> None:
-        """Find the run image, and say what stands on it."""
         reference = read(self.analyzed)["run-image"].get("reference", "")
         if not reference:
             raise Failure(3, "run image not found in analyzed metadata")
@@ -275,15 +238,12 @@ class Phase:
         if image is None:
             raise Failure(62, "failed to export: get run image top layer SHA: image has no layers")
         for name in self.flags.images:
-            repository, tag = split_tag(name)
-            quoted = urllib.parse.quote(image["Id"], safe=":")
-            query = urllib.parse.urlencode({"repo": repository, "tag": tag})
-            ask_daemon("POST", f"/images/{quoted}/tag?{query}")
+            query = urllib.parse.urlencode(dict(zip(("repo", "tag"), split_tag(name), strict=True)))
+            ask_daemon("POST", f"/images/{urllib.parse.quote(image['Id'], safe=':')}/tag?{query}")
         print(f"*** Images on {image['Id']}: {' '.join(self.flags.images)}")
 
 
 def read(path: str) -> dict[str, Any]:
-    """Return what the lifecycle knows of an analyzed.toml."""
     with open(path, "rb") as file:
         document = tomllib.load(file)
     known = ("reference", "image", "extend", "target")
@@ -292,7 +252,6 @@ def read(path: str) -> dict[str, Any]:
 
 
 def write(path: str, document: dict[str, Any]) -> None:
-    """Write analyzed.toml in place, in the lifecycle's own order and form."""
     run_image = dict(document["run-image"])
     lines = ["[image]", f'  reference = "{document["image"]["reference"]}"', "", "[metadata]"]
     for table in ("config", "launcher", "process-types"):
@@ -308,7 +267,6 @@ def write(path: str, document: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Run the phase that the program is called by."""
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     if name not in PHASES:
         print(__doc__)
@@ -316,7 +274,7 @@ def main() -> int:
     try:
         Phase(name, sys.argv[1:]).run()
     except Failure as failure:
-        print(f"ERROR: {failure}", file=sys.stderr)
+        print(f"ERROR: {failure}")  # to stdout, as the lifecycle does
         return failure.code
     return 0
 

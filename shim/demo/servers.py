@@ -20,9 +20,6 @@ from typing import Any
 from shim.demo.images import Image
 from shim.demo.lifecycle import ARCHITECTURE, manifest, split_tag
 
-_TLS_HANDSHAKE = b"\x16"
-"""The first byte of a TLS hello (RFC 8446, 5.1)."""
-
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -35,18 +32,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Keep silent."""
 
-    def handle(self) -> None:
-        """Answer, also a client that tries TLS first, such as Docker with the containerd store.
-
-        On loopback that client goes on with plain HTTP, but only if what it gets for its TLS hello begins with `HTTP/`.
-        """
-        if self.rfile.peek(1)[:1] == _TLS_HANDSHAKE:  # type: ignore[attr-defined]  # it is buffered
-            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            return
-        super().handle()
-
     def do_GET(self) -> None:
-        """Answer."""
         length = int(self.headers.get("Content-Length") or 0)
         self.rfile.read(length)
         url = urllib.parse.urlsplit(self.path)
@@ -55,10 +41,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
     do_POST = do_GET  # noqa: N815
-    do_DELETE = do_GET  # noqa: N815
 
     def reply(self, status: int, body: bytes | object, **headers: str) -> None:
-        """Send an answer: bytes as they are, anything else as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content_Type": "application/json", **headers}.items():
@@ -67,15 +51,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-
-    def reply_in_steps(self, *steps: object) -> None:
-        """Send an answer a step at a time, each as JSON in a chunk of its own."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for content in (*(json.dumps(step).encode() + b"\r\n" for step in steps), b""):
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -88,14 +63,13 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """What was asked, in order: method and path."""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def answer(self, request: _Handler, path: str, query: dict[str, str]) -> None:
-        raise NotImplementedError
+    answer: Any
+    """Answers a request by its path and query."""
 
     def handle_error(self, *_: object) -> None:
         """Keep silent where a client went away."""
 
     def stop(self) -> None:
-        """Stop serving."""
         self.shutdown()
         self.server_close()
 
@@ -104,7 +78,6 @@ class Registry(_Server):
     """A registry on 127.0.0.1, which holds what it is given."""
 
     def __init__(self) -> None:
-        """Start it on a free port."""
         self._tags: dict[tuple[str, str], str] = {}
         self._blobs: dict[str, tuple[str, bytes]] = {}
         super().__init__(("127.0.0.1", 0))
@@ -137,14 +110,12 @@ class Engine(_Server):
     address_family = socket.AF_UNIX
 
     def __init__(self, path: str) -> None:
-        """Start it on a socket."""
         self._names: dict[str, str] = {}
         super().__init__(path)
         self.url = f"unix://{path}"
         self._path = path
 
     def tag(self, reference: str, image_id: str) -> None:
-        """Have an image under a name."""
         self._names[reference] = image_id
 
     def pull(self, name: str) -> bool:
@@ -162,33 +133,17 @@ class Engine(_Server):
         return True
 
     def find(self, reference: str) -> str | None:
-        """Return the ID of what is under a name, a digest or an ID."""
         full = reference if reference.startswith("sha256:") else f"sha256:{reference}"
         return self._names.get(reference) or (full if full in self._names.values() else None)
 
     def answer(self, request: _Handler, path: str, query: dict[str, str]) -> None:
-        """Answer by the Docker Engine API."""
         path = re.sub(r"^/v1\.\d+", "", path)
         if path == "/_ping":
             request.reply(200, b"OK", Content_Type="text/plain")
         elif path == "/version":
-            request.reply(200, {"Version": "0.0 (embedded)", "ApiVersion": "1.41", "Components": [{"Name": "Engine"}]})
-        elif path == "/info":
-            request.reply(200, {"Driver": "memory", "DriverStatus": []})
-        elif path == "/images/create":
-            tag = query.get("tag", "latest")
-            name = query["fromImage"] + ("@" if tag.startswith("sha256:") else ":") + tag
-            end = {"status": "pulled"} if self.pull(name) else {"error": f"manifest for {name} not found"}
-            begin = {"status": "Downloading", "id": tag, "progressDetail": {"current": 1, "total": 2}}
-            request.reply_in_steps(begin, end)
-        else:
-            self._answer_about_image(request, path, query)
-
-    def _answer_about_image(self, request: _Handler, path: str, query: dict[str, str]) -> None:
-        asked = re.fullmatch(r"/images/(.+?)(/json|/tag)?", path)
-        image_id = self.find(asked[1]) if asked else None
-        if asked is None or image_id is None:
-            request.reply(404, {"message": f"No such image: {asked[1] if asked else path}"})
+            request.reply(200, {"Version": "0.0 (embedded)", "ApiVersion": "1.41", "Os": "linux"})
+        elif not (asked := re.fullmatch(r"/images/(.+?)(/json|/tag)", path)) or not (image_id := self.find(asked[1])):
+            request.reply(404, {"message": f"No such image: {path}"})
         elif asked[2] == "/tag":
             self.tag(f"{query['repo']}:{query.get('tag', 'latest')}", image_id)
             request.reply(201, b"")
@@ -196,6 +151,5 @@ class Engine(_Server):
             request.reply(200, {"Id": image_id, "Os": "linux", "Architecture": ARCHITECTURE})
 
     def stop(self) -> None:
-        """Stop serving, and take the socket away."""
         super().stop()
         os.unlink(self._path)
