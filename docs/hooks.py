@@ -20,6 +20,11 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return _FENCE.sub(lambda found: draw(found[1]), markdown)
 
 
+def on_page_content(content: str, **_: object) -> str:
+    """Mark the code in a sentence that has no blank, so that no line ends at a hyphen of an option."""
+    return re.sub(r"<code>([^<\s]{1,40})</code>", r'<code class="whole">\1</code>', content)
+
+
 def draw(text: str) -> str:
     """Return a diagram as SVG.
 
@@ -41,7 +46,8 @@ def draw(text: str) -> str:
         parts.append(f'<text class="name" x="{x}" y="23">{html.escape(name)}</text>')
     for number, step in enumerate(steps):
         parts += _step(step, at, _TOP + _ROW * number + 22)
-    return "\n".join(['<figure class="sequence">', *parts, "</svg>", "</figure>"])
+    hint = "<figcaption>Scroll sideways to see all of it →</figcaption>"
+    return "\n".join(['<figure class="sequence">', "<div>", *parts, "</svg>", "</div>", hint, "</figure>"])
 
 
 def _step(step: str, at: dict[str, int], y: int) -> list[str]:

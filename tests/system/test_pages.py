@@ -1,265 +1,242 @@
-"""Every shell block of every page, as a reader runs it: with what the pages told to install, and nothing else.
+"""Every shell block of every page, as its reader has it: in the page's order, with what the page put on PATH.
 
-The command is installed by the install page's own line, from the wheel of this checkout. Names that are examples stand
-for what is here: the registry, the layers directory, the lifecycle's directory (the stand-in's). docker is the real
-one; pack, systemctl and a container engine's login are recorders, and what is recorded is compared with what those
-have. What a page marks as needing a forge has its commands run too, those of an image in that image.
+A page begins in a fresh copy of the checkout, and its own lines install the command. Names that are examples stand for
+what is here: the registry, the daemon, the layers directory, and the stand-in's lifecycle. pack is a recorder.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import yaml
 
-from shim.phase.invocation import WRAPPED
-from tests.support import real
-from tests.support.build import Build
-from tests.support.images import ETC, image, lifecycle, member
+from shim.demo import lifecycle as standin
+from tests.support.build import SHIM
+from tests.support.ground import Ground
 from tests.support.layers import Layers
 from tests.support.needs import leave_out, package_index
-from tests.support.parts import Parts
 from tests.support.processes import program
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENGINES = ("docker",)
-PAGES = sorted(
-    page
-    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
-    if re.search(r"^ *```(sh|yaml)$", page.read_text(), re.MULTILINE)
-)
-RECORDED: dict[tuple[str, ...], set[str]] = {
-    ("pack", "build"): {"--builder", "--lifecycle-image"},
-    ("systemctl", "--user", "start"): set(),
-    ("docker", "load"): {"--input"},
-    ("docker", "tag"): set(),
+LAST_OUTCOME = {
+    "README.md": "prevented",
+    "docs/tutorial.md": "kept-name",
+    "docs/how-to/builder.md": None,
+    "docs/how-to/quarkus.md": None,
+    "docs/how-to/ci.md": "reverted",
+    "docs/how-to/image-has-no-layers.md": "reverted",
+    "docs/reference/daemons.md": None,
+    "docs/upstream/crash.md": None,
 }
-"""What the pages call that can't be run here, and the options that it has there."""
-ELSEWHERE = re.compile(r"\.ci/|nox|pytest|mkdocs|packaging/|benchmarks/|docs/render|-m venv \.venv")
-"""What the checks themselves run, or other tests: setting up a checkout, and developing in it."""
+"""The pages with shell blocks, and the last outcome that is seen when all of a page ran."""
+CHECKS = re.compile(r"^\.ci/setup && \.venv/bin/pytest$", re.MULTILINE)
+"""What the checks themselves run."""
+AND = re.compile(r"^(.* && .*[^\\\n])$", re.MULTILINE)
+"""A list of commands, which a shell's -e lets fail in the middle."""
+TO_TEXT: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 300}
 
 
-class Block:
-    """A block of a page."""
-
-    def __init__(self, kind: str, text: str, marked: bool) -> None:
-        self.kind, self.text, self.marked = kind, text, marked
-
-
-def blocks_of(page: pathlib.Path) -> Iterator[Block]:
-    text = page.read_text()
-    for found in re.finditer(r"^( *)```(sh|yaml)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
-        lines = [line.removeprefix(found[1]) for line in found[3].splitlines()]
-        section = text[: found.start()].rpartition("\n## ")[2]
-        yield Block(found[2], "\n".join(lines), "<!-- needs a forge" in section)
+def blocks_of(text: str, kind: str) -> Iterator[str]:
+    """The blocks of a kind in a page, without the indent that a list gives them."""
+    for found in re.finditer(rf"^( *)```{kind}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        yield "\n".join(line.removeprefix(found[1]) for line in found[2].splitlines())
 
 
-def scripts_in(node: Any) -> Iterator[str]:
-    """What a forge's configuration has a shell run."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("run", "script"):
-                yield from [value] if isinstance(value, str) else value
-            else:
-                yield from scripts_in(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from scripts_in(value)
+def without_what_differs(text: str) -> list[str]:
+    """Lines without what is another thing in each run: where a registry listens, a digest, an ID."""
+    text = re.sub(r"127\.0\.0\.1:\d+|registry\.example", "REGISTRY", text)
+    text = re.sub(r"\b(?:sha256:)?[0-9a-f]{8,64}…?", "HEX", re.sub(r"/\S*/try/", "/tmp/try/", text))
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-@pytest.fixture(scope="module")
-def reader(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The home of a reader who has pipx, and who ran the install page's first block."""
-    home = tmp_path_factory.mktemp("reader")
-    for parent in (home, home.parent):
-        parent.chmod(0o755)
-    shutil.copytree(wheel.parent, home / "wheels")
-    subprocess.run([sys.executable, "-m", "venv", str(home / "pipx")], check=True)
-    subprocess.run([home / "pipx" / "bin" / "pip", "install", "-q", "pipx"], check=True, env=environ_of(home))
-    install = next(blocks_of(ROOT / "docs" / "how-to" / "install.md"))
-    assert install.text.startswith("pipx install 'analyzed-shim[bundle]'\n")
-    ended = subprocess.run(
-        ["sh", "-euc", install.text], env=environ_of(home), cwd=home, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"^analyzed-shim \d", ended.stdout, re.MULTILINE)
-    return home
-
-
-def environ_of(home: pathlib.Path) -> dict[str, str]:
-    given = package_index()
-    found = f"{given.get('PIP_FIND_LINKS', '')} {home / 'wheels'}".strip()
-    own = {"HOME": str(home), "PIP_FIND_LINKS": found, "USE_EMOJI": "0", "PIPX_DEFAULT_PYTHON": sys.executable}
-    return {**given, **own, "PATH": f"{home}/.local/bin:{home}/pipx/bin:/usr/local/bin:/usr/bin:/bin"}
+def not_shown(page: str, output: str) -> list[str]:
+    """Return the lines of a page's samples that its blocks didn't write."""
+    seen = without_what_differs(output)
+    return [line for sample in blocks_of(page, "text") for line in without_what_differs(sample) if line not in seen]
 
 
 class Place:
-    """Where the blocks of a page run, in the page's order."""
+    """Where a page's blocks run."""
 
-    def __init__(
-        self,
-        home: pathlib.Path,
-        directory: pathlib.Path,
-        build: Build,
-        layers: Layers,
-        parts: Parts,
-        engine: real.Engine,
-    ) -> None:
-        self.engine, self.layers, self.parts = engine, layers, parts
+    def __init__(self, directory: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> None:
+        self.engine, self.registry = ground.engine, ground.registry
         self.directory = directory
+        self.layers = Layers(directory / "layers")
         self.lifecycle = directory / "cnb" / "lifecycle"
-        shutil.copytree(build.lifecycle, self.lifecycle, symlinks=True)
-        tools = directory / "tools"
+        shutil.copytree(lifecycle, self.lifecycle, symlinks=True)
+        self.checkout = directory / "analyzed-shim"
+        listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
+        for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+            (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.checkout / name)
+        tools, socket = directory / "tools", directory / "podman" / "podman.sock"
         tools.mkdir()
+        socket.parent.mkdir()
+        socket.symlink_to(self.engine.url.removeprefix("unix://"))
         self.recorded = directory / "recorded"
-        self.recorded.touch()
-        for name in ("pack", "systemctl"):
-            program(tools / name, self.recorder())
-        program(
-            tools / "docker",
-            f'#!/bin/sh\ncase $1 in load | tag) ;; *) exec {shutil.which("docker")} "$@" ;; esac\n'
-            + self.recorder().partition("\n")[2],
-        )
-        own = build.env | {"STANDIN_RUN_IMAGE": parts.name, "STANDIN_SWITCH": parts.name}
+        program(tools / "pack", f'#!/bin/sh\necho "$@" >{self.recorded}\n')
+        # The stand-in is written in Python, which a builder needn't have; and this daemon has no network of its own.
+        more = "--network host --volume /usr:/usr:ro --volume /etc/alternatives:/etc/alternatives:ro"
+        insert = f'if [ "$1" = run ]; then shift; set -- run {more} "$@"; fi'
+        program(tools / "docker", f'#!/bin/sh\n{insert}\nexec {shutil.which("docker")} "$@"\n')
+        switch, base = ground.lay("multi") or "", f"{self.registry.host}/run/base:1.0"
+        self.standin = {"STANDIN_SWITCH": switch, "STANDIN_RUN_IMAGE": base}
         self.environ = {
-            **{name: value for name, value in own.items() if name not in ("PATH", "PYTHONPATH")},
-            **environ_of(home),
-            **parts.at,
+            **package_index(),
+            **self.standin,
+            "HOME": str(directory),
+            "PATH": f"{tools}:/usr/local/bin:/usr/bin:/bin",
+            "DOCKER_HOST": self.engine.url,
+            "CNB_LAYERS_DIR": str(self.layers.path),
             "XDG_RUNTIME_DIR": str(directory),
         }
-        self.environ["PATH"] = f"{tools}:{self.environ['PATH']}"
 
-    def recorder(self) -> str:
-        return f'#!/bin/sh\nprintf "%s\\t" "${{0##*/}}" "$@" >>{self.recorded}\necho >>{self.recorded}\n'
-
-    def put(self, text: str, registry: str) -> str:
-        """Put what is here in the place of a page's examples."""
+    def put(self, text: str, *kept: str) -> str:
+        """Put what is here in the place of a page's examples, but for some."""
         names = {
             "/cnb/lifecycle": str(self.lifecycle),
             "/layers": str(self.layers.path),
             "/tmp/try": str(self.directory / "try"),
-            "registry.example": registry,
+            "registry.example": self.registry.host,
             "/var/run/docker.sock:/var": f"{self.engine.url.removeprefix('unix://')}:/var",
         }
-        return re.sub(rf"(?<![\w.])(?:{'|'.join(map(re.escape, names))})", lambda found: names[found[0]], text)
+        wanted = "|".join(re.escape(name) for name in names if name not in kept)
+        return re.sub(rf"(?<![\w.])(?:{wanted})", lambda found: names[found[0]], text)
 
-    def run(self, text: str, of_images: bool) -> None:
-        self.layers.write(self.parts.name, self.parts.name)
-        self.layers.note.unlink(missing_ok=True)
-        environ = self.environ | ({"DOCKER_HOST": self.engine.url} if of_images else {})
-        if "XDG_RUNTIME_DIR" in text:  # there the page names a socket that isn't here
-            text += "\nunset DOCKER_HOST"
-        place = self.directory / "try"
-        ended = subprocess.run(
-            ["sh", "-euc", text],
-            env=environ,
-            cwd=place if place.exists() else self.directory,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert ended.returncode == 0, (text, ended.stdout, ended.stderr)
-        assert "Traceback" not in ended.stderr
+    def run(self, script: str, shell: str = "sh", **environ: str) -> str:
+        """Run a script that has to succeed, line by line, and return what it wrote."""
+        script = re.sub(AND, r"\1\ntest $? -eq 0", script)
+        ended = subprocess.run([shell, "-euc", script], env=self.environ | environ, cwd=self.checkout, **TO_TEXT)
+        assert ended.returncode == 0, (script, ended.stdout)
+        assert "Traceback" not in ended.stdout
+        return str(ended.stdout)
+
+    def bare(self, *phases: Sequence[str]) -> None:
+        """Run phases without the shim: what lies there when a page begins."""
+        for phase, *arguments in phases:
+            self.run(f"{self.lifecycle / phase} {' '.join(arguments)}", CNB_PLATFORM_API="0.11")
+
+    def shim(self, *words: str) -> None:
+        ended = subprocess.run([*SHIM, *words], env=os.environ | {"DOCKER_HOST": self.engine.url}, cwd=ROOT, **TO_TEXT)
+        assert ended.returncode == 0, ended.stdout
+
+    def push_image(self, name: str) -> str:
+        """Push an image with the stand-in's lifecycle, as a builder or a lifecycle image is."""
+        text = pathlib.Path(standin.__file__).read_text().partition("\n")[2]
+        environ = {**self.standin, "CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
+        variables = "".join(f"ENV {key}={value}\n" for key, value in environ.items())
+        files = {
+            "Dockerfile": f"FROM scratch\n{variables}USER 1000\nCOPY . /\n",
+            "cnb/lifecycle/lifecycle": f"#!/usr/bin/python3 -S\n{text}",
+        }
+        links = {f"cnb/lifecycle/{phase}": "lifecycle" for phase in standin.PHASES}
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for path, content in files.items():
+                header = tarfile.TarInfo(path)
+                header.size, header.mode = len(content.encode()), 0o755
+                archive.addfile(header, io.BytesIO(content.encode()))
+            for path, target in {**links, "lib": "usr/lib", "lib64": "usr/lib64", "bin": "usr/bin"}.items():
+                header = tarfile.TarInfo(path)
+                header.type, header.linkname = tarfile.SYMTYPE, target
+                archive.addfile(header)
+        full = f"{self.registry.host}/{name}"
+        context.seek(0)
+        built = self.engine.client.build(fileobj=context, custom_context=True, tag=full, decode=True)
+        assert not [step for step in built if "error" in step]
+        assert not [step for step in self.engine.client.push(full, stream=True, decode=True) if "error" in step]
+        return full
 
 
-OF_IMAGES = re.compile(r"analyzed-shim builder |--image |docker run")
+@pytest.fixture
+def place(tmp_path: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> Place:
+    if shutil.which("docker") is None or not os.path.exists("/usr/bin/python3"):
+        leave_out("not installed: docker's command, or /usr/bin/python3")
+    for directory in (tmp_path, tmp_path.parent):
+        directory.chmod(0o755)
+    return Place(tmp_path, lifecycle, ground)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_the_blocks_of_a_page_run(
-    page: pathlib.Path,
-    reader: pathlib.Path,
-    build: Build,
-    layers: Layers,
-    parts: Parts,
-    tmp_path: pathlib.Path,
-    real_parts: tuple[real.Engine, real.Registry],
-    of_image: str,
-) -> None:
-    if shutil.which("docker") is None:
-        leave_out("not installed: docker's command")
-    engine, registry = real_parts
-    place = Place(reader, tmp_path, build, layers, parts, engine)
-    bare = image([member(*ETC)], lifecycle(), [member("etc/more", b"x")])
-    for name in ("builder", "lifecycle", "run"):
-        registry.push(f"{name}:latest", bare)
+def outcomes(output: str) -> list[str]:
+    return re.findall(r"^(?:.*analyzed-shim: |set |the daemon ).*\[([a-z-]+)\]$", output, re.MULTILINE)
+
+
+def test_no_page_with_shell_blocks_is_left_out() -> None:
+    pages = (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    assert {str(page.relative_to(ROOT)) for page in pages if "```sh\n" in page.read_text()} == set(LAST_OUTCOME)
+
+
+@pytest.mark.parametrize("page", LAST_OUTCOME)
+def test_the_blocks_of_a_page_run(page: str, place: Place) -> None:
+    text = (ROOT / page).read_text()
     for name in ("builder", "lifecycle"):
-        engine.pull(f"{registry.host}/{name}:latest")
-    ran, derived = 0, set()
-    for block in blocks_of(page):
-        text = block.text
-        if block.kind == "yaml":
-            assert block.marked, "a forge's configuration says that it needs one"
-            of_forge = yaml.safe_load(text)
-            text = "\n".join(scripts_in(of_forge))
-            ran += 1
-            if "python3 -m venv" in text:  # GitLab's: in an environment of its own
-                text = text.replace("/tmp/shim", str(tmp_path / "shim"))
-        elif ELSEWHERE.search(text):
-            lines = [line for line in text.splitlines() if not ELSEWHERE.search(line)]
-            text = "\n".join(lines)
-            ran += 1
-        if not text.strip():
-            continue
-        of_images = OF_IMAGES.search(text) is not None
-        place.run(place.put(text, registry.host if of_images else parts.registry.host), of_images)
-        derived |= set(re.findall(r"analyzed-shim builder .*--tag (\S+)", text))
-        ran += 1
-    assert ran, page
-    for name in derived:
-        assert engine.id_of(name.replace("registry.example", registry.host)), name
-    for line in place.recorded.read_text().splitlines():
-        call = line.split("\t")[:-1]
-        verb = next(verb for verb in RECORDED if tuple(call[: len(verb)]) == verb)
-        options = [word.partition("=")[0] for word in call[len(verb) :] if word.startswith("-")]
-        assert set(options) <= RECORDED[verb], call
-        if "--lifecycle-image" in call:
-            assert call[call.index("--lifecycle-image") + 1].replace(parts.registry.host, "registry.example") in derived
+        place.push_image(name)
+    bare = [("analyzer", "-daemon", "my-app"), ("detector",)]
+    place.bare(*bare, *([("restorer",)] if "image-has-no-layers" in page else []))
+    blocks = [block for block in blocks_of(text, "sh") if not CHECKS.search(block)]
+    assert blocks
+    output = place.run(place.put("\n".join(blocks)))
+    assert not not_shown(text, output), output
+    assert outcomes(output)[-1:] == [outcome for outcome in (LAST_OUTCOME[page],) if outcome], output
+    for made in re.findall(r"--tag (\S+)", "\n".join(blocks)):
+        assert place.engine.id_of(place.put(made)), made
+    if place.recorded.exists():
+        words = place.recorded.read_text().split()
+        assert {word for word in words if word.startswith("--")} <= {"--builder", "--lifecycle-image"}
+        assert place.engine.id_of(words[words.index("--lifecycle-image") + 1])
 
 
-def test_commands_that_name_an_image_are_there(
-    real_parts: tuple[real.Engine, real.Registry], build: Build, bundle: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    """Tekton's steps, each in the image that it names: a builder with the drop-ins, and phases that say their name."""
-    if shutil.which("gcc") is None:
-        leave_out("not installed: gcc")
-    engine, registry = real_parts
-    source = tmp_path / "phase.c"
-    source.write_text("#include <stdio.h>\nint main(int n, char **a) { puts(a[0]); return 0; }\n")
-    subprocess.run(["gcc", "-static", "-O1", "-o", tmp_path / "phase", source], check=True)
-    phases = [member(f"cnb/lifecycle/{phase}", (tmp_path / "phase").read_bytes()) for phase in WRAPPED]
-    name = registry.push("pages/builder:1", image([member(*ETC), *phases]))
-    tag = f"{registry.host}/pages/builder-shim:1"
-    command = [sys.executable, "-m", "shim", "builder", name, "--tag", tag, "--bundle", str(bundle)]
-    build.call(*command, DOCKER_HOST=engine.url).expect(code=0)
-    ran = 0
-    for page in PAGES:
-        for block in blocks_of(page):
-            task = yaml.safe_load(block.text) if block.kind == "yaml" else None
-            for step in task.get("spec", {}).get("steps", ()) if isinstance(task, dict) else ():
-                assert step["image"] == "registry.example/builder-shim"
-                host = engine.client.create_host_config(network_mode="none")
-                made = engine.client.create_container(
-                    tag,
-                    step["args"],
-                    entrypoint=step["command"],
-                    user="0",
-                    environment={"CNB_PLATFORM_API": "0.11"},
-                    host_config=host,
-                )
-                engine.client.start(made["Id"])
-                code = engine.client.wait(made["Id"])["StatusCode"]
-                said = engine.client.logs(made["Id"]).decode()
-                engine.client.remove_container(made["Id"], force=True)
-                assert code == 0, said
-                assert f"/cnb/lifecycle/{step['name'].removesuffix('e')}" in said or "/cnb/lifecycle/" in said
-                ran += 1
-    assert ran == 2
+def test_a_sample_that_no_block_wrote_is_noticed() -> None:
+    page = "```text\nset to 3bcd0eed08dc… in 127.0.0.1:5000/a\nnever said\n```\n"
+    assert not_shown(page, "  set to 0123456789ab in registry.example/a\n") == ["never said"]
+
+
+def of_ci(at: int) -> Any:
+    return yaml.safe_load(list(blocks_of((ROOT / "docs" / "how-to" / "ci.md").read_text(), "yaml"))[at])
+
+
+def test_the_steps_for_github_build_in_containers_of_the_copy(place: Place) -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    _, copy, build = of_ci(0)["jobs"]["build"]["steps"]
+    assert copy["with"].keys() <= action["inputs"].keys()
+    image = place.push_image("builder")
+    assert place.put(copy["with"]["image"]) == image
+    place.shim("builder", image, "--tag", place.put(copy["with"]["tag"]))
+    output = place.run(place.put(build["run"], "/layers", "/cnb/lifecycle"), "bash")
+    assert outcomes(output) == ["prevented"]
+    assert "*** Images on" in output
+
+
+def test_the_job_for_gitlab_asks_the_daemon_beside_it(place: Place) -> None:
+    job = of_ci(1)["build"]
+    variables = {name: str(value) for name, value in job["variables"].items()}
+    assert job["services"] == ["docker:dind"]  # which listens on 2375 if and only if this is empty
+    assert (variables.pop("DOCKER_TLS_CERTDIR"), variables.pop("DOCKER_HOST")) == ("", "tcp://docker:2375")
+    place.shim("install", str(place.lifecycle))
+    script = place.put("\n".join(job["script"]))
+    output = place.run(script, CI_PROJECT_DIR=str(place.checkout), **variables)
+    assert outcomes(output) == ["prevented"]
+    assert "*** Images on" in output
+
+
+def test_the_task_for_tekton_runs_each_phase_wrapped_once(place: Place) -> None:
+    task = of_ci(2)["spec"]
+    assert {one["name"] for one in task["stepTemplate"]["volumeMounts"]} <= {one["name"] for one in task["volumes"]}
+    place.shim("install", str(place.lifecycle))
+    variables = {one["name"]: one["value"] for one in task["stepTemplate"]["env"]}
+    output = ""
+    for step in task["steps"]:
+        script = place.put(" ".join(step["command"]))
+        output += place.run(script, CNB_LOG_LEVEL="debug", **variables)
+    assert outcomes(output) == ["noted", "prevented", "resolves"]
+    assert "*** Images on" in output
