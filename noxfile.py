@@ -10,7 +10,7 @@ import sys
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["style", "types", "pages", "quick"]
+nox.options.sessions = ["style", "types", "quick"]
 
 
 def python(session: nox.Session, *arguments: str) -> None:
@@ -32,12 +32,6 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def pages(session: nox.Session) -> None:
-    """Check that the reference pages are what docs/render.py writes."""
-    python(session, "docs/render.py", "--check")
-
-
-@nox.session
 def quick(session: nox.Session) -> None:
     """Run the tests that need nothing but a file system."""
     python(session, "-m", "pytest", "-q", "-n", "2", "tests/unit")
@@ -51,5 +45,5 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def costs(session: nox.Session) -> None:
-    """Compare what a wrapped phase costs with the goals."""
+    """Compare what a wrapped phase costs with the limits."""
     python(session, "benchmarks/measure.py", "--guard")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mutation testing of what is decided, of the evidence and of the edit.
+"""Mutation testing of what is decided, of the edit, of a phase's command line and of the group.
 
     .venv/bin/python .ci/mutants.py [MODULE]...
 
@@ -41,13 +41,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 ACCEPTED = ROOT / ".ci" / "mutants.accepted"
 DECIDED = "tests/unit/test_policy.py tests/unit/test_never_worse.py -k 'not every_combination'"
 TESTS = {
-    "policy/evidence": DECIDED,
-    "policy/exporter": DECIDED,
-    "policy/nothing": DECIDED,
-    "policy/restorer": DECIDED,
-    "layers/analyzed": (
-        "tests/unit/test_files.py tests/process/test_properties.py -k 'not (arguments or huge or group or agrees)'"
-    ),
+    "policy": "tests/unit/test_policy.py tests/unit/test_never_worse.py",
+    "analyzed": "tests/unit/test_files.py tests/process/test_properties.py -k 'not (arguments or huge or group)'",
+    "call": "tests/unit/test_call.py",
+    "group": "tests/unit/test_files.py tests/process/test_properties.py -k 'note or group'",
 }
 OPTIONS = "-x -q -p no:cacheprovider -p no:xdist --hypothesis-seed=1457 --hypothesis-profile=first"
 LEFT_OUT = (
