@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 from shim import files, toml
 from shim.errors import FileProblem, WriteRefused
 
-_MOST = 4096
-"""Characters of a table that `tomlkit` edits; a real one has 300."""
-_PLACES = 10
-"""Places that are looked at: a real file has one, and in a string there may be any number."""
+_MOST = 4096  # characters of a table that `tomlkit` edits; a real one has 300
+_PLACES = 10  # where the table may begin; a real file has one, and in a string there may be any number
 
 
 class Analyzed(NamedTuple):

@@ -111,15 +111,10 @@ def read(words: Sequence[str], environ: Mapping[str, str], is_program: Callable[
     if phase and phase not in PHASES:
         raise WrongUse(f"--phase is {phase!r}", f"it takes {', '.join(PHASES)}")
     for at, word in enumerate(words):
-        if phase_of(word) and is_program(word):
-            return Call(words, at, phase_of(word), environ)
+        name = os.path.splitext(os.path.basename(word))[0]  # by which the lifecycle picks its phase
+        if name in PHASES and is_program(word):
+            return Call(words, at, name, environ)
     return Call(words, 0, phase, environ)
-
-
-def phase_of(program: str) -> str:
-    """Return which phase a program is, by its base name without extension, as the lifecycle does; else nothing."""
-    name = os.path.splitext(os.path.basename(program))[0]
-    return name if name in PHASES else ""
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -30,8 +30,7 @@ _NOT_FORWARDED = {
 _STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _TO_THE_GROUP = (*_STOPPING, signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGXCPU)
 """What the kernel sends to all of a group, or to each process by itself."""
-_SENT_BY_KERNEL = 0x80
-"""`si_code` SI_KERNEL of sigaction(2)."""
+_SENT_BY_KERNEL = 0x80  # `si_code` SI_KERNEL of sigaction(2)
 
 
 def begin() -> None:

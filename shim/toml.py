@@ -5,8 +5,7 @@ from __future__ import annotations
 from shim.errors import FileProblem
 
 _TIP = "fix it, or rerun the preceding phase"
-_DEPTH = 100
-"""Parts that a dotted key may have: tomllib takes quadratic time for one, and so does whoever compares the tables."""
+_DEPTH = 100  # parts that a dotted key may have: tomllib takes quadratic time for one
 
 
 def parse(path: str, data: bytes) -> dict[str, object]:
