@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from shim.demo import layout, servers
 from tests.support import real
-from tests.support.build import SHIM, Build
+from tests.support.build import Build
 from tests.support.layers import Layers
 from tests.support.needs import leave_out_without
 from tests.support.parts import Parts
@@ -40,23 +39,6 @@ def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     program = laid / "lifecycle"
     program.write_text(program.read_text().replace("\n", " -S\n", 1))  # without what would begin to measure coverage
     return laid
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A bundle, made by the command."""
-    return made("bundle", tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(scope="session")
-def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A bundle with all commands, and an interpreter with all of its standard library."""
-    return made("bundle --whole", tmp_path_factory.mktemp("whole"))
-
-
-def made(command: str, directory: pathlib.Path) -> pathlib.Path:
-    subprocess.run([*SHIM, *command.split(), str(directory / "bundle")], check=True, capture_output=True)
-    return directory / "bundle"
 
 
 @pytest.fixture

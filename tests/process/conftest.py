@@ -10,7 +10,7 @@ import pytest
 
 from shim.demo import servers
 from tests.support.build import Build
-from tests.support.daemons import PING, Answer, Faulty, Tcp
+from tests.support.daemons import HAS, VERSION, Answer, Faulty, Tcp
 from tests.support.layers import ID, Layers
 
 
@@ -27,8 +27,8 @@ def known(build: Build, layers: Layers, engine: servers.Engine) -> Build:
 def faulty(tmp_path: pathlib.Path) -> Iterator[Callable[..., Faulty]]:
     servers: list[Faulty] = []
 
-    def start(image: Answer, pong: Answer = PING) -> Faulty:
-        servers.append(Faulty(tmp_path / f"faulty{len(servers)}.sock", image, pong))
+    def start(image: Answer, version: Answer = VERSION) -> Faulty:
+        servers.append(Faulty(tmp_path / f"faulty{len(servers)}.sock", image, version))
         return servers[-1]
 
     yield start
@@ -41,8 +41,8 @@ def faulty(tmp_path: pathlib.Path) -> Iterator[Callable[..., Faulty]]:
 def tcp() -> Iterator[Callable[..., Tcp]]:
     started: list[Tcp] = []
 
-    def start(context: ssl.SSLContext | None = None) -> Tcp:
-        started.append(Tcp(context))
+    def start(context: ssl.SSLContext | None = None, image: Answer = HAS) -> Tcp:
+        started.append(Tcp(context, image))
         return started[-1]
 
     yield start

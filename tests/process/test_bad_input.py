@@ -2,345 +2,250 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
-import shutil
 import subprocess
+import time
+from collections.abc import Callable
 
 import pytest
 
 from shim.demo import servers
 from tests.support.build import SHIM, Build
-from tests.support.layers import EXTENSION, GROUP, ID, Layers, analyzed_toml
+from tests.support.layers import ID, Layers, analyzed_toml
 from tests.support.mounts import in_mount_namespace
 from tests.support.needs import needs_root
-from tests.support.processes import program
 
-BAD_TOML = {
-    "empty": b"",
-    "malformed": b"[run-image\nreference",
-    "not UTF-8": b"\xff\xfe[run-image]",
-    "no run image": b'[image]\nreference = ""\n',
-    "reference not a string": b'[run-image]\nreference = 5\nimage = "r:1"\n',
-    "image not a string": b'[run-image]\nreference = "r:1"\nimage = ["r:1"]\n',
-    "run-image not a table": b'run-image = "x"\n',
+DIGEST = f"r@sha256:{'0' * 64}"
+RUN_IMAGE = '# group-extensions\n[run-image]\nreference = "r:1"\nimage = "r:1"\n'
+FILES: dict[str, str | Callable[[pathlib.Path], object]] = {
+    "malformed": "# group-extensions\n[run-image\nimage = ",
+    "of Windows": f"\ufeff{RUN_IMAGE}",
+    "too deep": f"{RUN_IMAGE}a = {'[' * 100_000}",
+    "a long number": f"{RUN_IMAGE}a = {'9' * 5000}",
+    "too large": f"{RUN_IMAGE}{'#' * (16 << 20)}",
+    "escapes": f"{RUN_IMAGE}\x1b[2J\r::set-output name=x::y\n",
+    "missing": lambda path: None,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a hard link": lambda path: os.link(path.parents[1] / "other", path),
+    "unreadable": lambda path: path.touch(0),
 }
 
 
 @pytest.fixture
-def phase(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A phase that says what it was called with and ends with a status of its own."""
-    directory = tmp_path / "phases"
-    directory.mkdir()
-    for name in ("analyzer", "restorer", "exporter"):
-        program(directory / name, '#!/bin/sh\necho "called with $*"\nexit 23\n')
-    return directory
+def at(known: Build) -> Build:
+    """A build with a daemon that has r:1, of which it isn't known whether it is for a daemon."""
+    del known.env["ANALYZED_SHIM_DAEMON"]
+    return known
 
 
-@pytest.mark.parametrize("name", ["restorer", "exporter"])
-@pytest.mark.parametrize("content", BAD_TOML.values(), ids=BAD_TOML)
-@pytest.mark.parametrize("option", ["--daemon", "--no-daemon", "--strict"])
-def test_an_analyzed_toml_that_is_none(
-    build: Build, layers: Layers, phase: pathlib.Path, name: str, content: bytes, option: str
-) -> None:
-    layers.group.write_text(GROUP + EXTENSION)
-    layers.toml.write_bytes(content)
-    ended = build.run(phase / name, "-skip-layers", options=(option,))
-    ended.expect(code=23, out="called with -skip-layers\n", outcome="passed-through")
-    assert ended.err.count("\n") == 1
-    assert str(layers.toml) in ended.err
-    assert layers.toml.read_bytes() == content
-    assert layers.stray() == set()
+def run_as_called(build: Build, phase: str, *words: str, outcome: str = "passed-through") -> None:
+    """Wrap a phase, which is to be run as it was called, and see that one line has the words."""
+    build.unmeasured()
+    path = build.phase(phase, does='echo "called with $* $CNB_GROUP_PATH"', exits=23)
+    arguments = ("-daemon", "app") if phase != "restorer" else ("-skip-layers",)
+    began = time.monotonic()
+    ended = build.run(path, *arguments, options=("--daemon", "--strict"))
+    ended.expect(code=23, err="", outcome=outcome)
+    line, called, rest = ended.out.split("\n")
+    assert (called, rest) == (f"called with {' '.join(arguments)} ", "")
+    assert line.isprintable() and line.endswith(f" [{outcome}]") and all(word in line for word in words), line
+    assert len(line) < 600 and time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
-    "content", [b"[[group-extensions\n", b"\xff\\", b"group-extensions = 1\n", b"group-extensions = [\n"]
+    ("phase", "name"), [("restorer", "group.toml"), ("restorer", "analyzed.toml"), ("exporter", "analyzed.toml")]
 )
-def test_a_group_toml_that_is_none(build: Build, layers: Layers, phase: pathlib.Path, content: bytes) -> None:
-    layers.write("r:1", "r:1")
-    layers.group.write_bytes(content)
-    ended = build.run(phase / "restorer", "-skip-layers", options=("--daemon",))
-    ended.expect(code=23, out="called with -skip-layers\n", outcome="passed-through")
-    assert ended.err.count("\n") == 1
-    assert str(layers.group) in ended.err
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_none(at: Build, layers: Layers, phase: str, name: str, kind: str) -> None:
+    path, other, make = layers.path / name, layers.path.parent / "other", FILES[kind]
+    path.rename(other)
+    content = other.read_bytes()
+    if callable(make):
+        if kind == "unreadable" and os.getuid() == 0:
+            pytest.skip("root may read any file")
+        make(path)
+    else:
+        path.write_bytes(make.encode())
+    run_as_called(at, phase, str(path))
+    assert other.read_bytes() == content
+    if not callable(make):
+        assert (path.read_bytes().decode(), layers.stray()) == (make, set())
 
 
-@pytest.mark.parametrize("missing", ["analyzed.toml", "group.toml"])
-def test_a_file_that_is_not_there(build: Build, layers: Layers, phase: pathlib.Path, missing: str) -> None:
-    layers.write("r:1", "r:1")
-    (layers.path / missing).unlink()
-    ended = build.run(phase / "restorer", options=("--daemon",), CNB_LOG_LEVEL="debug")
-    ended.expect(code=23, outcome="passed-through")
-    assert ended.err.count("\n") == 1
-    assert f"{layers.path}/{missing}" in ended.err
-    assert ended.err.endswith(" [passed-through]\n")
-
-
-@pytest.mark.parametrize("content", [b"\xff", b"daemon = 3\n", b"daemon = [", b"[daemon]\n"])
-def test_a_note_that_is_none(build: Build, layers: Layers, engine: servers.Engine, content: bytes) -> None:
-    layers.write("r:1", "r:1")
-    engine.tag("r:1", f"sha256:{ID}")
-    layers.note.write_bytes(content)
-    ended = build.run("restorer", options=("--daemon",), DOCKER_HOST=engine.url)
-    ended.expect(code=0, outcome="prevented", reference=ID)
-    first, _ = ended.err.splitlines()
-    assert str(layers.note) in first
-    assert "remove it" in first or "fix it" in first or "UTF-8" in first
-
-
-@pytest.mark.parametrize(
-    "reference", ["not a reference!!", "a@sha256:", "http://x/y", "r:1\\u0000", "-rm", "../..", "a b"]
-)
-def test_a_reference_that_is_none(
-    build: Build, layers: Layers, engine: servers.Engine, tmp_path: pathlib.Path, reference: str
-) -> None:
-    """The phases themselves take it here: no build that they let through fails for it."""
-    for name in ("restorer", "exporter"):
-        build.phase(name)
-    for before, command in ((reference, ("restorer",)), (f"{reference}@sha256:{ID}", ("exporter", "-daemon", "app"))):
-        layers.write(before, reference)
-        content = layers.toml.read_bytes()
-        ended = build.run(tmp_path / command[0], *command[1:], options=("--daemon",), DOCKER_HOST=engine.url)
-        ended.expect(code=0, outcome="not-in-daemon")
-        assert reference.partition("\\u")[0] in ended.err
-        assert layers.toml.read_bytes() == content
-        ended = build.run(tmp_path / command[0], *command[1:], options=("--daemon", "--strict"), DOCKER_HOST=engine.url)
-        assert (ended.code, layers.toml.read_bytes()) == (81, content)
-
-
-@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
-def test_an_analyzed_toml_that_is_no_file(build: Build, layers: Layers, phase: pathlib.Path, kind: str) -> None:
-    layers.group.write_text(GROUP + EXTENSION)
+@pytest.mark.parametrize("kind", ["garbage", "a number", "link"])
+def test_a_note_that_is_none_says_nothing_and_is_written_again(at: Build, layers: Layers, kind: str) -> None:
     target = layers.path.parent / "target"
-    target.write_text(analyzed_toml("r:1", "r:1"))
+    target.write_text("daemon = false\n")
     if kind == "link":
-        layers.toml.symlink_to(target)
-    elif kind == "pipe":
-        os.mkfifo(layers.toml)
+        layers.note.symlink_to(target)
     else:
-        layers.toml.mkdir()
-    ended = build.run(phase / "restorer", options=("--daemon",))
-    ended.expect(code=23, outcome="passed-through")
-    assert str(layers.toml) in ended.err
-    assert target.read_text() == analyzed_toml("r:1", "r:1")
+        layers.note.write_bytes(bytes(range(256)) if kind == "garbage" else b"daemon = 3\n")
+    phase = at.phase()
+    ended = at.run(phase).expect(code=0, build="unknown", outcome="unchanged", err="")
+    assert (ended.out.count("\n"), str(layers.note) in ended.out) == (1, True)
+    at.run(at.phase("analyzer"), "-daemon", "app").expect(code=0, err="")
+    heals = kind != "link"
+    at.run(phase).expect(code=0, known_by="note" if heals else None, reference=ID if heals else "r:1")
+    assert target.read_text() == "daemon = false\n"
 
 
-def test_an_analyzer_whose_layers_directory_is_not_there_has_a_debug_line(
-    build: Build, tmp_path: pathlib.Path, phase: pathlib.Path
-) -> None:
-    gone = str(tmp_path / "gone")
-    build.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone).expect(
-        code=23, err="", outcome="passed-through"
-    )
-    ended = build.run(phase / "analyzer", "-daemon", "app", CNB_LAYERS_DIR=gone, CNB_LOG_LEVEL="debug")
-    assert f"{gone}/analyzed-shim.toml can't be written" in ended.err
+@pytest.mark.parametrize("place", ["gone", "a directory in the note's place"])
+def test_a_note_that_can_not_be_left_says_what_the_restorer_won_t_know(at: Build, layers: Layers, place: str) -> None:
+    at.env["CNB_LAYERS_DIR"] = path = str(layers.path.parent / "place")
+    if place != "gone":
+        os.makedirs(f"{path}/analyzed-shim.toml")
+    run_as_called(at, "analyzer", f"{path}/analyzed-shim.toml can't be written", "--daemon", outcome="daemon-unknown")
 
 
-def test_a_note_s_place_that_is_taken_by_a_directory(build: Build, layers: Layers, phase: pathlib.Path) -> None:
-    layers.note.mkdir()
-    build.run(phase / "analyzer", "-daemon", "app").expect(code=23, err="")
-    assert layers.stray() == set()
+NAMES = ["../../containers/x", "a" * 5000, "r\\r::set-output name=a::b", "r:\\u202e\\u001b[2J\\nERROR: x"]
 
 
-@needs_root
-def test_a_bind_mounted_file_keeps_its_inode(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
-    outside = tmp_path / "outside.toml"
-    outside.write_bytes(layers.toml.read_bytes())
-    outside.chmod(0o640)
-    os.chown(outside, 1000, 1000)
-    inode = outside.stat().st_ino
-    ended = in_mount_namespace(
-        f"mount --bind {outside} {layers.toml}", *SHIM, "run", "--", str(known.lifecycle / "restorer"), build=known
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.endswith(" [prevented]\n")
-    assert outside.read_text() == analyzed_toml(ID, "r:1")
-    about = outside.stat()
-    assert (about.st_ino, about.st_mode & 0o777, about.st_uid) == (inode, 0o640, 1000)
-    assert layers.stray() == set()
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:30])
+def test_no_reference_is_asked_of_nobody(at: Build, layers: Layers, engine: servers.Engine, name: str) -> None:
+    """It stands in a file that the build's user can write, and would become another question, or a line of its own."""
+    for reference, phase, arguments in (
+        (name, "restorer", ()),
+        (name, "exporter", ("-daemon",)),
+        (DIGEST, "restorer", ()),
+    ):
+        layers.write(reference, name)
+        content = layers.toml.read_bytes()
+        ended = at.run(at.phase(phase), *arguments, options=("--daemon",)).expect(code=0, err="")
+        assert (ended.out.count("\n"), ended.out[:-1].isprintable(), len(ended.out) < 2100) == (1, True, True)
+        assert all(str(value).isprintable() and len(str(value)) <= 2000 for value in ended.report.values())
+        assert layers.toml.read_bytes() == content
+    assert {asked for asked in engine.asked if "sha256" not in asked} <= {"GET /version"}
 
 
-@needs_root
-@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
-def test_a_read_only_layers_directory(
-    known: Build, layers: Layers, tmp_path: pathlib.Path, strict: str, code: int
-) -> None:
-    before = layers.toml.read_bytes()
-    phase = known.phase()
-    ended = in_mount_namespace(
-        f"mount --bind {layers.path} {layers.path}; mount -o remount,ro,bind {layers.path}",
-        *(*SHIM, "run", "--", str(phase)),
-        build=known,
-        ANALYZED_SHIM_STRICT=strict,
-    )
-    assert ended.returncode == code, ended.stderr
-    assert f"{layers.toml} can't be written" in ended.stderr
-    assert ID in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert layers.toml.read_bytes() == before
+# Where it can't be written.
 
 
 @needs_root
-@pytest.mark.parametrize("room", [True, False])
-@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
-def test_a_full_disk(known: Build, layers: Layers, tmp_path: pathlib.Path, room: bool, strict: str, code: int) -> None:
-    """On a tmpfs of a few pages that a restorer filled up; what the file's last page has room for is written."""
-    said = tmp_path / "said"
-    phase = known.phase(does=f"cat /dev/zero > {layers.path}/fill 2>{said}", exits=0)
-    if not room:
-        short = 4096 - 5 - layers.toml.stat().st_size
-        layers.toml.write_text(f"#{'x' * (short - 2)}\n{layers.toml.read_text()}")
-    content = layers.toml.read_text()
-    ended = in_mount_namespace(
-        f"cp -a {layers.path} {tmp_path}/kept; mount -t tmpfs -o size=64k none {layers.path};"
-        f"cp {tmp_path}/kept/* {layers.path}/",
-        *("sh", "-c", '"$@"; code=$?; cat "$CNB_LAYERS_DIR/analyzed.toml"; exit $code', "sh"),
-        *(*SHIM, "run", "--", str(phase)),
-        build=known,
-        ANALYZED_SHIM_STRICT=strict,
-    )
-    assert "No space left" in said.read_text()
-    assert "Traceback" not in ended.stderr
-    if room:
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout == content.replace('reference = "r:1"', f'reference = "{ID}"')
-    else:
-        assert ended.returncode == code, ended.stderr
-        assert f"{layers.toml} can't be written: No space left" in ended.stderr
-        assert ended.stdout == content
+@pytest.mark.parametrize("how", ["read-only", "read-only, strict", "full"])
+@pytest.mark.parametrize("phase", ["restorer", "exporter"])
+def test_a_directory_that_takes_nothing(at: Build, layers: Layers, phase: str, how: str) -> None:
+    """The note can't be written, and so the lookup isn't prevented; what a file has room for is written in place."""
+    layers.write("r:1" if phase == "restorer" else DIGEST, "r:1")
+    content, here = layers.toml.read_text(), layers.path
+    script = f"mount --bind {here} {here}; mount -o remount,ro,bind {here}"
+    if how == "full":
+        script = f"cp -a {here} {here}2; mount -t tmpfs -o size=64k none {here}; cp {here}2/* {here}/; "
+        script += f"cat /dev/zero > {here}/fill 2>/dev/null || :"
+    options = ("--daemon", "--strict" if "strict" in how else "--no-strict")
+    words = ("-daemon", "app") if phase == "exporter" else ()
+    path = at.phase(phase, does=f"cat {layers.toml}", exits=5)
+    ended = in_mount_namespace(script, *SHIM, "run", *options, "--", str(path), *words, build=at)
+    line, _, rest = ended.stdout.partition("\n")
+    assert (ended.returncode, ended.stderr) == (81 if "strict" in how else 5, "")
+    assert rest == ("" if "strict" in how else content.replace(DIGEST, ID) if how == "full" else content)
+    reason = "No space left on device" if how == "full" else "Read-only file system"
+    file = layers.note if phase == "restorer" else layers.toml
+    assert ("[reverted]" if how == "full" and words else f"{file} can't be written: {reason}") in line
 
 
-@needs_root
-@pytest.mark.parametrize("mode", [0o644, 0o444], ids=["file writable", "file not writable"])
-@pytest.mark.parametrize(("strict", "code"), [("false", 0), ("true", 81)])
-def test_a_directory_that_is_not_writable(
-    known: Build, layers: Layers, tmp_path: pathlib.Path, mode: int, strict: str, code: int
-) -> None:
-    """For the user that the restorer drops to: the file itself is written where that may be."""
-    phase = known.phase()
-    for path in (layers.toml, layers.group, layers.path):
-        os.chown(path, 1000, 1000)
-    layers.toml.chmod(mode)
-    layers.path.chmod(0o555)
-    before = layers.toml.read_text()
-    for parent in layers.path.parents[:3]:
-        parent.chmod(0o755)
-    ended = known.run(phase, "-uid", "1000", "-gid", "1000", ANALYZED_SHIM_STRICT=strict)
-    after = layers.toml.read_text()
-    if mode == 0o644:
-        ended.expect(code=0, outcome="prevented")
-        assert after == before.replace('reference = "r:1"', f'reference = "{ID}"')
-    else:
-        assert (ended.code, ended.outcome, after) == (code, "unrepaired", before), ended.err
-        assert f"{layers.toml} can't be written" in ended.err
-    about = layers.toml.stat()
-    assert (about.st_mode & 0o777, about.st_uid, about.st_gid) == (mode, 1000, 1000)
-    assert layers.stray() == set()
-
-
-@needs_root
-@pytest.mark.parametrize("option", ["", "--no-daemon"])
-def test_without_proc_the_note_stands_in_for_the_memory_file(
-    known: Build, layers: Layers, tmp_path: pathlib.Path, option: str
-) -> None:
-    """For a binary, too; `echo` is one, and says what it is called with."""
-    if option:
-        layers.write(ID)  # no switch, so it is execed
-    phase = shutil.copy("/bin/echo", tmp_path / "restorer")
-    ended = in_mount_namespace(
-        "mount -t tmpfs none /proc",
-        *(*SHIM, "run", *([option] if option else []), "--", str(phase), "-skip-layers"),
-        build=known,
-    )
-    assert (ended.returncode, ended.stdout) == (0, f"-group={layers.note} -skip-layers\n"), ended.stderr
-    assert layers.note.read_text().endswith(f"{GROUP}\n")
-    assert layers.note.stat().st_mode & 0o777 == 0o644
-
-
-@needs_root
-def test_where_no_copy_can_be_had_either_the_restorer_runs_as_called(
-    known: Build, layers: Layers, tmp_path: pathlib.Path
-) -> None:
-    known.unmeasured()
-    phase = known.phase(does='echo "called with $*"', exits=5)
-    ended = in_mount_namespace(
-        f"mount -t tmpfs none /proc; for d in /tmp /var/tmp /usr/tmp {os.getcwd()}; do [ -d $d ] || continue;"
-        "mount --rbind $d $d; mount -o remount,ro,bind $d; done",
-        *(*SHIM, "run", "--", str(phase), "-skip-layers"),
-        build=known,
-    )
-    assert (ended.returncode, ended.stdout) == (5, "called with -skip-layers\n"), ended.stderr
-    assert "the registry lookup can't be prevented" in ended.stderr
-
-
-def test_a_restorer_that_leaves_rubbish_is_told_of(known: Build, layers: Layers, tmp_path: pathlib.Path) -> None:
-    phase = known.phase(does=f"echo '[' > {layers.toml}")
-    known.run(phase).expect(code=0, outcome="unrepaired")
-    assert layers.toml.read_text() == "[\n"
-    phase = known.phase(does=f"rm {layers.toml}", exits=3)
-    layers.write("r:1", "r:1")
-    known.run(phase, options=("--strict",)).expect(code=3, outcome="unrepaired")
-
-
-def test_a_closed_stderr_or_stdout_changes_nothing(known: Build, layers: Layers) -> None:
-    for redirect in ("2>&-", ">&-", "2>&- >&- <&-", "2>/dev/full"):
+def test_a_report_that_can_not_be_written_is_a_line(at: Build, layers: Layers) -> None:
+    for place in ("/no/such/dir/r.json", "/dev/full", str(layers.path)):
         layers.write("r:1", "r:1")
-        command = f'"$@" {redirect}'
-        full = ["sh", "-c", command, "sh", *SHIM, "run", "--", str(known.lifecycle / "restorer")]
-        assert subprocess.run(full, env=known.env, check=False, timeout=60).returncode == 0, redirect
-        assert layers.reference == ID, redirect
+        ended = at.run(at.phase(), options=("--daemon", "--report", place)).expect(code=0, reference=ID, err="")
+        assert f"{place} can't be written" in ended.out and ended.out.count("\n") == 2
 
 
-def test_a_pipe_that_breaks_under_stderr_changes_nothing(known: Build, layers: Layers) -> None:
-    command = ["sh", "-c", '{ "$@"; echo $? > "$CNB_LAYERS_DIR/../code"; } 2>&1 | true', "sh"]
-    command += [*SHIM, "run", "--", str(known.lifecycle / "restorer")]
-    subprocess.run(command, env=known.env, check=True, timeout=60)
-    assert (layers.path.parent / "code").read_text() == "0\n"
-    assert layers.reference == ID
+@pytest.mark.parametrize("option", ["--no-strict", "--daemon"])
+def test_shims_side_by_side_on_one_layers_directory(at: Build, layers: Layers, option: str) -> None:
+    (layers.path.parent / "rewritten").write_text(analyzed_toml(DIGEST, "r:1"))
+    rewrite = f"dd if={layers.path.parent}/rewritten of={layers.toml} conv=notrunc bs=65536 2>/dev/null"
+    command = [*SHIM, "run", option, "--", str(at.phase(does="" if option == "--daemon" else rewrite))]
+    for _ in range(3):
+        layers.write("r:1", "r:1")
+        running = [subprocess.Popen(command, env=at.env, stdout=subprocess.PIPE) for _ in "1234"]
+        for one in running:
+            out, _ = one.communicate(timeout=60)
+            assert (one.returncode, b"Traceback" in out, b"internal" in out) == (0, False, False), out
+        wanted = [ID] if option == "--daemon" else ["r:1", DIGEST]
+        assert layers.toml.read_text() in [analyzed_toml(reference, "r:1") for reference in wanted]
+        assert layers.stray() == set()
 
 
-@pytest.mark.parametrize("package", ["http", "tomlkit"])
-def test_a_fault_of_the_shim_itself_fails_no_build(
-    known: Build, layers: Layers, tmp_path: pathlib.Path, package: str
-) -> None:
-    """An installation that is broken: the package is there and can't be imported."""
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / f"{package}.py").write_text("raise RuntimeError('broken')\n")
-    phase = known.phase(does="echo ran")
-
-    def as_a_person_writes_it() -> None:  # what the lifecycle writes is edited without tomlkit
-        layers.toml.write_text(layers.toml.read_text().replace('"', "'"))
-
-    as_a_person_writes_it()
-    ended = known.run(phase, PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
-    ended.expect(code=0, out="ran\n", reference="r:1")
-    assert "broken" in ended.err
-    assert ended.err.count("\n") == 1
-    layers.write(f"r@sha256:{ID}", "r:1")
-    as_a_person_writes_it()
-    phase = known.phase("exporter", does="echo ran", exits=9)
-    ended = known.run(phase, "-daemon", "app", PYTHONPATH=f"{tmp_path}/broken:{os.getcwd()}")
-    ended.expect(code=9, out="ran\n")
-    assert "broken" in ended.err
+# Its settings.
 
 
-# What people read.
+@pytest.mark.parametrize(
+    ("options", "environ", "words"),
+    [
+        ("--timeout 1h", {}, "--timeout is '1h'"),
+        ("", {"ANALYZED_SHIM_DAEMON": "yes"}, "ANALYZED_SHIM_DAEMON is 'yes' (it takes true or false)"),
+        ("", {"ANALYZED_SHIM_STRICT": "\x1b[2J"}, "ANALYZED_SHIM_STRICT is"),
+        ("--bogus=s3cret", {}, "unknown option --bogus (analyzed-shim run --help lists the options)"),
+        ("--phase bogus", {}, "--phase is 'bogus' (it takes analyzer, "),
+    ],
+)
+def test_wrong_use_is_64(at: Build, options: str, environ: dict[str, str], words: str) -> None:
+    phase = at.phase(does="echo ran")
+    ended = at.run(phase, options=options.split(), **environ).expect(code=64, err="")
+    assert words in ended.out and "s3cret" not in ended.out
+    assert (ended.out.count("\n"), ended.out[:-1].isprintable()) == (1, True)
+    for level in ("info", "debug") if environ else ():
+        at.run(phase, **environ, CNB_PLATFORM_API="0.12", CNB_LOG_LEVEL=level).expect(code=0)
 
 
-@pytest.mark.parametrize("command", ["check", "check --help", "--version"])
-def test_output_that_can_t_be_written_is_a_line_and_a_reader_that_left_is_none(build: Build, command: str) -> None:
-    words = [*SHIM, *command.split()]
-    full = build.call("sh", "-c", 'exec "$@" > /dev/full', "sh", *words)
-    full.expect(code=1, err="analyzed-shim: ERROR: the output can't be written: No space left on device\n")
-    reader, writer = os.pipe()
-    os.close(reader)
-    left = subprocess.run(words, env=build.env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
-    os.close(writer)
-    assert (left.returncode, left.stderr) == (1, b"")
-    build.call("sh", "-c", 'exec "$@" >&-', "sh", *words).expect(code=0, out="", err="")
+def test_without_a_phase_or_a_value_it_is_wrong_use(build: Build) -> None:
+    for words in ((), ("--",), ("--daemon", "--docker-host")):
+        build.call(*SHIM, "run", *words).expect(code=64, err="")
 
 
-def test_a_working_directory_that_was_removed_is_named(build: Build, tmp_path: pathlib.Path) -> None:
-    script = f'mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec "$@"'
-    ended = build.call("sh", "-c", script, "sh", *SHIM, "bundle", "made", PYTHONPATH=os.getcwd())
-    ended.expect(code=1, err="analyzed-shim: ERROR: the working directory: No such file or directory\n")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("CNB_REGISTRY_AUTH=s3cret", "restorer"), 127),
+        (('CNB_REGISTRY_AUTH={"https://r/v1":"Basic s3cret/+x=="}', "{phase}"), 127),
+        (("env", "DOCKER_HOST=tcp://u:s3cret@127.0.0.1:1", "CNB_REGISTRY_AUTH=s3cret/x", "{phase}", "-x", "s3cret"), 0),
+        (("env", "-S", "TOKEN=s3cret {phase}"), 0),
+        (("env", "TOKEN=s3cret", "/no/such/restorer"), 127),
+    ],
+)
+def test_no_line_and_no_report_has_a_launcher_s_words(at: Build, words: tuple[str, ...], code: int) -> None:
+    command = [word.replace("{phase}", str(at.phase())) for word in words]
+    ended = at.call(*SHIM, "run", "--daemon", "--", *command, CNB_LOG_LEVEL="debug").expect(code=code)
+    assert "s3cret" not in ended.out + json.dumps(ended.report)
+    assert ended.out[:-1].replace("\n", "").isprintable()
+
+
+def test_a_path_that_is_no_utf_8_can_be_said(build: Build, tmp_path: pathlib.Path) -> None:
+    odd = tmp_path / "odd\udcff"
+    odd.mkdir()
+    (odd / "group.toml").write_text("group-extensions = [\n")
+    ended = build.run(build.phase(exits=7), "-layers", str(odd)).expect(code=7, outcome="passed-through")
+    assert "\\udcff/group.toml" in ended.out
+
+
+# Its own surroundings.
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full 2>/dev/full", "| true"])
+def test_a_stream_that_is_closed_full_or_broken_changes_nothing(known: Build, layers: Layers, redirect: str) -> None:
+    phase = known.phase(exits=7)
+    for option, outcome in (("--daemon", ID), ("--no-daemon", "r:1")):
+        layers.write("r:1", "r:1")
+        command = f'{{ "$@"; echo $? > {layers.path.parent}/code; }} {redirect}'
+        full = ["sh", "-c", command, "sh", *SHIM, "run", option, "--", str(phase)]
+        subprocess.run(full, env={**known.env, "CNB_LOG_LEVEL": "debug"}, check=True, timeout=60)
+        assert ((layers.path.parent / "code").read_text(), layers.reference) == ("7\n", outcome)
+
+
+@pytest.mark.parametrize("text", ["(", ""])
+@pytest.mark.parametrize("package", ["docker", "requests", "tomlkit", "tomllib", "json"])
+def test_a_fault_of_the_shim_itself_fails_no_build(known: Build, layers: Layers, package: str, text: str) -> None:
+    """An installation that is broken: the package is there, and can't be imported, or has nothing in it."""
+    (known.directory / "broken").mkdir()
+    (known.directory / "broken" / f"{package}.py").write_text(f"{text}\n")
+    known.unmeasured()
+    for phase, word, reference in (("restorer", "-x", "r:1"), ("exporter", "-daemon", DIGEST)):
+        layers.write(reference, "r:1")
+        path = known.phase(phase, does='echo "ran $*"', exits=9)
+        ended = known.run(path, word, PYTHONPATH=f"{known.directory}/broken:{os.getcwd()}").expect(code=9, err="")
+        line, ran, rest = ended.out.split("\n")
+        assert (line[:15], ran, rest) == ("analyzed-shim: ", f"ran {word}", "")
+        assert layers.reference in (reference, *([ID] if package == "json" else []))

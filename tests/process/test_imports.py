@@ -1,143 +1,141 @@
-"""Imports point one way, and what becomes the phase imports nothing heavy."""
+"""Imports point one way, what execs a phase imports nothing heavy, and a bundle has whatever is imported late."""
 
 from __future__ import annotations
 
 import ast
 import pathlib
+import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 
-from shim.demo import servers
+from shim import install
 from tests.support.build import Build
 from tests.support.layers import ID, Layers
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "shim"
-MAY_IMPORT = {
-    "": set(),
-    "policy": {""},
-    "layers": {"", "policy"},
-    "daemon": {""},
-    "phase": {"", "policy", "layers", "daemon"},
-    "tools": {"", "policy", "layers", "daemon", "phase", "demo"},
-    "demo": {"", "daemon"},
-}
-"""Which folder may import which; "" is the package itself. `__main__` may import all."""
+ORDER = ["errors", "log", "call", "process", "files", "toml", "group", "analyzed", "policy"]
+ORDER += ["daemon", "settings", "report", "nothing", "wrap"]
+"""The wrapper's house: each imports what stands before it only."""
+FAST = {"errors", "log", "call", "process", "files", "toml", "group", "nothing"}
+FOR_PEOPLE = {"cli", "fix", "check", "install", "image", "demo"}
+"""On top: nothing of the wrapper imports them."""
 HEAVY = {"docker", "typer", "tomlkit"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PATH = [str(PACKAGE.parent), *(entry for entry in sys.path if entry.endswith("site-packages"))]
+
+
+def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield what is imported at run time."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node
+    for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    for child in getattr(node, "orelse", ()) if for_types else ast.iter_child_nodes(node):
+        yield from imports(child)
 
 
 def imported(path: pathlib.Path) -> set[str]:
-    """Return what a module imports at run time, anywhere in it: `shim`'s modules by their own name."""
+    """Return what a module imports anywhere in it: `shim`'s modules by their own name."""
     found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for other in node.orelse:
-                visit(other)
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            found.update(f"shim.{alias.name}" if module == "shim" else module for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text()))
-    return found
-
-
-MODULES = sorted(PACKAGE.rglob("*.py"))
+    for node in imports(ast.parse(path.read_text())):
+        module = str(getattr(node, "module", ""))
+        found.update(f"{module}.{one.name}".strip(".") if module in ("", "shim") else module for one in node.names)
+    return found - {"__future__", "shim.__version__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
 def test_imports_point_one_way(path: pathlib.Path) -> None:
-    folder = "" if path.parent == PACKAGE else path.parent.name
-    if path == PACKAGE / "__main__.py":
-        return
-    for name in imported(path):
-        head, _, module = name.partition(".")
-        if head == "shim" and module and not module.startswith("__version"):
-            imports = module.partition(".")[0] if (PACKAGE / module.partition(".")[0]).is_dir() else ""
-            assert imports in MAY_IMPORT[folder] | {folder}, f"{path} imports {module}"
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    names = imported(path)
+    assert not [name for name in names if name.startswith("_")], "what begins with _ is another's own"
+    below = {name.split(".")[1] for name in names if name.startswith("shim.")}
+    assert own in {"__init__", "__main__", *FOR_PEOPLE, *ORDER}, "a module that has no place in the house"
+    if own not in FOR_PEOPLE:
+        assert below <= ({*ORDER, "cli"} if own == "__main__" else {*ORDER[: [*ORDER, own].index(own)]})
+    heavy = {name.partition(".")[0] for name in names} & HEAVY
+    allowed = {"daemon": {"docker"}, "analyzed": {"tomlkit"}, "cli": {"typer", "docker"}}
+    assert heavy <= allowed.get(own, {"docker"} if own in FOR_PEOPLE else set())
 
 
-def test_only_one_module_imports_docker_and_none_of_the_wrapper_imports_typer() -> None:
-    importers: dict[str, set[str]] = {name: set() for name in HEAVY}
-    for path in PACKAGE.rglob("*.py"):
-        for name in imported(path):
-            if name.partition(".")[0] in HEAVY:
-                importers[name.partition(".")[0]].add(path.stem)
-    assert importers == {"docker": {"containers"}, "typer": {"cli"}, "tomlkit": {"analyzed", "group", "bundle"}}
-
-
-def test_the_runtime_dependencies_are_three() -> None:
+def test_the_runtime_dependencies_are_three_and_the_installed_script_imports_nothing_but_the_shim() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     assert {line.partition(">")[0] for line in project["dependencies"]} == HEAVY
-
-
-def test_the_installed_script_imports_nothing_but_the_shim() -> None:
     script = PACKAGE.parent / "packaging" / "analyzed-shim"
-    assert script.read_text().startswith("#!python\n")
-    assert imported(script) == {"sys", "shim.__main__"}
+    assert script.read_text().startswith("#!python\n") and imported(script) == {"sys", "shim.__main__"}
+
+
+LATE = """
+import sys
+sys.path[:0] = {path!r}
+import {needed}
+before = set(sys.modules)
+{late}
+print(*set(sys.modules) - before)
+"""
+
+
+def test_what_is_imported_late_is_in_a_bundle() -> None:
+    """A bundle has what `install._NEEDED` and the wrapper's modules import at once, and a drop-in needs no more."""
+    wrapper = [path for path in MODULES if path.parent == PACKAGE and path.stem not in FOR_PEOPLE]
+    nodes = [node for path in wrapper for node in ast.walk(ast.parse(path.read_text()))]
+    late = {ast.unparse(one) for node in nodes if isinstance(node, ast.FunctionDef) for one in imports(node)}
+    late.remove("from shim import cli")
+    assert {"import tomllib", "from docker.api.client import APIClient", "from shim.wrap import wrap"} <= late
+    needed = ", ".join([*install._NEEDED, *(f"shim.{path.stem}" for path in wrapper)])
+    code = LATE.format(path=PATH, needed=needed, late="\n".join(sorted(late)))
+    command = (sys.executable, "-IS", "-c", code)
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "\n"
+
+
+TELLS = """
+import sys
+sys.path[:0] = {path!r}
+sys.argv[0] = "analyzed-shim"
+before = set(sys.modules)
+def tell(event, arguments):
+    if event in ("os.exec", "os.fork"):
+        print("imported", *sorted(set(sys.modules) - before), flush=True)
+sys.addaudithook(tell)
+from shim.__main__ import main
+main()
+"""
+"""Says what was imported when the phase is started, and so what a bare interpreter would not have."""
 
 
 @pytest.mark.parametrize(
-    ("phase", "options", "environ", "reference", "image", "outcome"),
+    ("words", "environ", "reference", "heavy"),
     [
-        ("restorer", (), {"CNB_PLATFORM_API": "0.12"}, "r:1", "r:1", "passed-through"),
-        ("restorer", (), {"CNB_PLATFORM_API": ""}, "r:1", "r:1", "passed-through"),
-        ("restorer", (), {"no extensions": "1"}, "r:1", "r:1", "passed-through"),
-        ("restorer", (), {}, ID, None, "no-lookup"),
-        ("restorer", ("--no-daemon",), {}, "r:1", "r:1", "not-a-daemon-build"),
-        ("restorer", ("--daemon",), {}, "r:1", "r:1", "kept-name"),
-        ("restorer", (), {"CNB_USE_DAEMON": "true"}, "r:1", "r:1", "kept-name"),
-        ("exporter", (), {}, "r:1", "r:1", "passed-through"),
-        ("exporter", (), {"CNB_USE_DAEMON": "true"}, ID, "r:1", "passed-through"),
-        ("exporter", (), {}, ID, "r:1", "name-restored"),
-        ("exporter", (), {}, "", "r:1", "filled"),
-        ("restorer", ("--no-daemon",), {}, "", "r:1", "filled"),
-        ("restorer", ("--daemon",), {}, "", "r:1", "filled"),
-        ("analyzer", (), {}, "r:1", "r:1", "noted"),
-        ("detector", (), {}, "r:1", "r:1", "passed-through"),
+        ("restorer", {"CNB_PLATFORM_API": "0.12"}, "r:1", "nothing"),
+        ("restorer", {"extensions": ""}, "r:1", "nothing"),
+        ("exporter", {}, "r:1", "nothing"),
+        ("exporter", {"CNB_USE_DAEMON": "true", "image": ""}, ID, "nothing"),
+        ("detector", {}, "r:1", "nothing"),
+        ("analyzer", {}, "r:1", "little"),
+        ("restorer", {"image": ""}, ID, "little"),
+        ("--no-daemon restorer", {}, "r:1", "little"),
+        ("restorer", {}, "r:1", "little"),
+        ("--no-daemon restorer", {}, "", "tomlkit"),
+        ("--daemon restorer", {}, "r:1", "docker tomlkit"),
+        ("exporter", {"CNB_USE_DAEMON": "true"}, "r:1", "docker"),
     ],
 )
-def test_what_becomes_the_phase_imports_nothing_heavy(
-    build: Build,
-    layers: Layers,
-    engine: servers.Engine,
-    tmp_path: pathlib.Path,
-    phase: str,
-    options: tuple[str, ...],
-    environ: dict[str, str],
-    reference: str,
-    image: str | None,
-    outcome: str,
+def test_what_execs_a_phase_imports_nothing_heavy(
+    known: Build, layers: Layers, words: str, environ: dict[str, str], reference: str, heavy: str
 ) -> None:
-    build.unmeasured()
-    layers.write(reference, image, extensions="no extensions" not in environ)
-    ended = build.run(build.phase(phase), "x", options=options, **environ)
-    assert (ended.outcome, engine.asked) == (outcome, [])
-    layers.write(reference, image, extensions="no extensions" not in environ)
-    layers.note.unlink(missing_ok=True)
-    script = (sys.executable, str(PACKAGE.parent / "packaging" / "analyzed-shim"))  # -m would import more itself
-    ended = build.call(
-        *(*script, "run", *options, "--", str(tmp_path / phase), "x"),
-        **{"PYTHONPROFILEIMPORTTIME": "1", "ANALYZED_SHIM_REPORT": "", **environ},
-    )
-    modules = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
-    assert "shim.phase.program" in modules
-    heavy = {*HEAVY, "json", "http", "ssl", "socket", "threading", "subprocess", "enum", "signal"}
-    if outcome == "passed-through" and phase != "exporter":
-        heavy |= {"collections", "typing", "dataclasses", "tomllib", "re"}
-        assert "shim.policy" not in modules
-    else:
-        heavy -= {"enum"}  # which tomllib's re needs
-    assert not {module.partition(".")[0] for module in modules} & heavy
-    if outcome == "passed-through" and phase != "exporter":
-        paths = [PACKAGE.joinpath(*module.split(".")[1:]) for module in modules if module.startswith("shim")]
-        files = [
-            path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py" for path in paths
-        ]
-        assert sum(len(file.read_text().splitlines()) for file in files) <= 1000
+    *options, phase = words.split()
+    known.unmeasured()
+    del known.env["ANALYZED_SHIM_DAEMON"]
+    layers.write(reference, environ.get("image", "r:1"), extensions="extensions" not in environ)
+    command = [sys.executable, "-IS", "-c", TELLS.format(path=PATH), "run", *options, "--", str(known.phase(phase))]
+    env = {**known.env, **environ}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    found = set(next(line for line in ended.stdout.splitlines() if line.startswith("imported ")).split()[1:])
+    tops = {name.partition(".")[0] for name in found}
+    assert "shim.process" in found and tops & HEAVY == (set(heavy.split()) & HEAVY)
+    if heavy in ("nothing", "little"):
+        assert not tops & {"json", "http", "ssl", "socket", "subprocess", "threading", "urllib", "asyncio", "inspect"}
+    if heavy == "nothing":
+        assert not tops & {"re", "typing", "tomllib", "dataclasses", "pathlib", "warnings"}
+        assert not found & {f"shim.{name}" for name in set(ORDER) - FAST}

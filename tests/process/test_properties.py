@@ -1,15 +1,14 @@
 """Properties of the edit and of the arguments, for whatever a person or the lifecycle could write.
 
-`FUZZ=100 pytest tests/process/test_properties.py tests/unit/test_files.py` is a long run.
+`FUZZ=100 pytest tests/process/test_properties.py` is a long run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 import re
 import subprocess
-import sys
 import tomllib
 from typing import Any
 
@@ -17,256 +16,158 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shim.errors import EditRefused
-from shim.layers import group
-from shim.phase.handover import with_group
-from shim.phase.invocation import read
+from shim import call, group, nothing
+from shim.errors import FileProblem, WriteRefused
 from tests.support.build import SHIM, Build
-from tests.support.fuzz import SCALE, edited_as
+from tests.support.fuzz import SCALE, edited_as, without_extensions
 from tests.support.layers import ID, Layers
 from tests.support.processes import program
 
-LOOKALIKES = [
-    '[run-image]\nreference = "x"',
-    "[[group-extensions]]",
-    'reference = "',
-    "# reference",
-    "\\",
-    "'''",
-    '""',
-    "é\u2028𝄞",
-]
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+FUZZ = settings(max_examples=int(150 * SCALE), deadline=None, suppress_health_check=CHECKS)
+LOOKALIKES = ['[run-image]\nreference = "x"', "[[group-extensions]]", 'reference = "', "# x", "\\", "'''", "é\u2028𝄞"]
 TEXTS = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.sampled_from(LOOKALIKES))
 
 
-def escaped(text: str, quote: str, keep: str = "") -> str:
-    """Return a text as it stands in a basic string."""
-    out = []
-    for character in text:
-        if character in keep:
-            out.append(character)
-        elif character in '\\"' or ord(character) < 32 or ord(character) == 127:
-            out.append(f"\\u{ord(character):04x}")
-        else:
-            out.append(character)
-    return f"{quote}{''.join(out)}{quote}"
+def quoted(text: str, literal: bool) -> str:
+    if literal and text.isprintable() and "'" not in text:
+        return f"'{text}'"
+    escaped = (f"\\u{ord(c):04x}" if c in '\\"' or ord(c) < 32 or ord(c) == 127 else c for c in text)
+    return f'"{"".join(escaped)}"'
 
 
-def is_literal(text: str, *forbidden: str) -> bool:
-    return not any(part in text for part in forbidden) and all(c == "\t" or ord(c) > 31 for c in text if c != "\x7f")
-
-
-@st.composite
-def strings(draw: st.DrawFn, texts: st.SearchStrategy[str] = TEXTS) -> tuple[str, str]:
-    """A string, and one of the ways in which TOML can have it."""
-    text = draw(texts)
-    ways = [escaped(text, '"'), escaped(text, '"""')]
-    if "\r" not in text:
-        ways.append(escaped("\n" + text, '"""', keep="\n"))
-    if is_literal(text, "'") and "\x7f" not in text:
-        ways += [f"'{text}'", f"'''\n{text}'''"]
-    return text, draw(st.sampled_from(ways))
+STRINGS = st.builds(quoted, TEXTS, st.booleans())
+LINES = [
+    '"""\n[run-image]\nreference = "x"\n"""',
+    "'''\n[[group-extensions]]\nid = 1\n'''",
+    '[\n ["a"],\n]',
+    '["["] # c',
+]
+OTHERS = ["1", "-0.5", "1979-05-27T07:32:00Z", "true", "{ reference = 'x' }", "[1, 2]", "{}", "0x1f", "inf", "''"]
+HEADERS_IN_VALUES = re.compile("('''|\"\"\"|\\[)\r?\n[ \t]*\\[|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+VALUES = st.one_of(STRINGS, st.sampled_from([*LINES, *OTHERS]))
+KEYS = ["a", "extend", '"q k"', "'l'", "references", "run-image2", '"reference.x"', '"[run-image]"', '"é"', '""', "1"]
 
 
 @st.composite
-def values(draw: st.DrawFn) -> str:
-    text = draw(strings())[1]
-    return draw(
-        st.sampled_from(
-            [
-                *(text, "true", "1", "-1.5e3", "1979-05-27T07:32:00Z", "inf", "[]", f"[\n  {text}, # c\n]", "{}"),
-                *(f"{{ reference = {text} }}", f'[{{ a = {text} }}, {{ "b c" = [1] }}]'),
-            ]
-        )
-    )
-
-
-BARE = st.sampled_from(["a", "b", "image2", "references", "reference-2", "extend2", "run-image2", "1", "_"])
-QUOTED = st.sampled_from(['"q k"', "'l'", '"reference.x"', '"[run-image]"', '"é"', '""'])
-
-
-@st.composite
-def bodies(draw: st.DrawFn, first: tuple[str, ...] = ()) -> list[str]:
+def bodies(draw: st.DrawFn, *needed: str) -> list[str]:
     """Lines of a table: keys that are needed, others, comments and blank lines, in any order."""
-    keys = draw(st.lists(st.one_of(BARE, QUOTED), max_size=4, unique_by=lambda key: key.strip("\"'")))
-    lines = [
-        *first,
-        *(f"{key} = {draw(values())}" for key in keys),
-        *draw(st.lists(st.sampled_from(["", "# c", "#"]), max_size=2)),
-    ]
-    lines = draw(st.permutations(lines))
+    keys = draw(st.lists(st.sampled_from(KEYS), max_size=4, unique=True))
+    more = draw(st.lists(st.sampled_from(["", "# c"]), max_size=2))
+    lines = draw(st.permutations([*needed, *(f"{key} = {draw(VALUES)}" for key in keys), *more]))
     indent = draw(st.sampled_from(["", "  ", "\t"]))
     return [f"{indent}{line}" for line in lines]
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> tuple[str, str, str | None]:
-    """A valid analyzed.toml, in which style its run image stands, and its reference."""
-    reference, literal = draw(strings(st.one_of(TEXTS, st.just("r.example/run:1"))))
-    missing = draw(st.integers(0, 5)) == 0
-    needed = () if missing else (f"reference = {literal}",)
-    style = draw(st.sampled_from(["usual", "commented", "quoted", "spaced", "inline", "dotted", "target first"]))
-    target = draw(st.sampled_from([(), ("[run-image.target]", 'os = "linux"')]))
-    head: list[str] = []
-    if style == "inline":
-        head = [f'run-image = {{ image = "r:1"{"" if missing else f", reference = {single_line(literal)}"} }}']
-        tables: list[list[str]] = []
-    elif style == "dotted":
-        head = ['run-image.image = "r:1"', *(f"run-image.{line}" for line in needed)]
-        tables = []
-    else:
-        header = {
-            "usual": "[run-image]",
-            "commented": "[run-image] # c",
-            "quoted": '["run-image"]',
-            "spaced": "  [ run-image ]",
-        }
-        mine = [header.get(style, "[run-image]"), *draw(bodies((*needed, 'image = "r:1"')))]
-        tables = [[*target, *mine]] if style == "target first" else [[*mine, *target]]
-    tables.append(["[image]", *draw(bodies(('reference = "y"',)))])
+def documents(draw: st.DrawFn) -> tuple[str, bool]:
+    """A valid analyzed.toml; and whether its run image's table has no line that looks like another's header."""
+    reference, image = f"reference = {draw(STRINGS)}", 'image = "r:1"'
+    style = draw(st.sampled_from(["usual", "usual", "usual", "no reference", "quoted", "inline", "dotted"]))
+    body = draw(bodies(image, *([reference] if style != "no reference" else [])))
+    heads = {"inline": f"run-image = {{ {image}, {reference} }}", "dotted": f"run-image.{image}\nrun-image.{reference}"}
+    tables = [["[image]", *draw(bodies('reference = "y"'))]]
+    if style not in heads:
+        header = '["run-image"]' if style == "quoted" else draw(st.sampled_from(["[run-image]", "  [run-image] # c"]))
+        tables.append([header, *body, *draw(st.sampled_from([[], ["[run-image.target]", 'os = "linux"']]))])
     for n in range(draw(st.integers(0, 3))):
-        tables.append(
-            ["[[metadata.buildpacks]]", f'key = "{n}"', *draw(bodies()), "[metadata.buildpacks.layers.l]", 'sha = "x"']
-        )
-    if draw(st.booleans()):
-        tables.append(["[other.deep]", *draw(bodies()), "[other]", *draw(bodies())])
-    lines = [*head, *(line for table in draw(st.permutations(tables)) for line in table)]
+        tables.append(["[[metadata.buildpacks]]", f'key = "{n}"', *draw(bodies()), "[metadata.buildpacks.layers.l]"])
+    lines = [heads.get(style, ""), *(line for table in draw(st.permutations(tables)) for line in table)]
     end = draw(st.sampled_from(["\n", "\n", "\r\n"]))
     text = end.join("\n".join(lines).split("\n")) + draw(st.sampled_from(["", end]))
-    return draw(st.sampled_from(["", "", "\ufeff"])) + text, style, None if missing else reference
+    return text, style == "usual" and not re.search(r"\n[ \t]*\[", "\n".join(body))
 
 
-def single_line(literal: str) -> str:
-    """An inline table's values can't go over a line's end, but in a string."""
-    return literal
-
-
-def parsed(text: str) -> dict[str, Any]:
-    return tomllib.loads(text.removeprefix("\ufeff"))
-
-
-@settings(max_examples=int(300 * SCALE), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@FUZZ
 @given(documents())
-def test_an_edit_changes_the_one_value_of_any_document(document: tuple[str, str, str | None]) -> None:
-    text, style, _ = document
-    data = text.encode()
-    whole = parsed(text)
+def test_an_edit_changes_the_one_value_of_any_document_or_nothing(document: tuple[str, bool]) -> None:
+    text, usual = document
+    whole: dict[str, Any] = tomllib.loads(text)
+    assert nothing._may_have_image(text.encode())
     try:
-        edited = edited_as(data, ID).decode()
-    except EditRefused:
-        assert style in ("inline", "dotted", "target first", "spaced") or whole["run-image"].get("reference") is None, (
-            text
-        )
+        edited = edited_as(text.encode(), ID).decode()
+    except WriteRefused:
+        assert not usual, text
         return
-    old = whole["run-image"].get("reference")
-    assert parsed(edited) == {**whole, "run-image": {**whole["run-image"], "reference": ID}}
-    if old == ID:
-        assert edited == text
-    elif old is not None:
-        at = edited.index(f'"{ID}"')
-        assert text.startswith(edited[:at])
-        assert text.endswith(edited[at + len(ID) + 2 :])
+    assert tomllib.loads(edited) == {**whole, "run-image": {**whole["run-image"], "reference": ID}}
+    at = edited.index(f'"{ID}"')
+    assert text.startswith(edited[:at]) and text.endswith(edited[at + len(ID) + 2 :])
 
 
-@settings(max_examples=int(150 * SCALE), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(documents(), st.lists(bodies(), max_size=3), st.booleans())
-def test_a_group_without_its_extensions_is_otherwise_the_same(
-    document: tuple[str, str, str | None], extensions: list[list[str]], before: bool
+@FUZZ
+@given(documents(), st.lists(bodies('id = "x"'), max_size=3), st.sampled_from([True, False, None]))
+def test_a_note_has_a_group_without_its_extensions_or_is_refused(
+    document: tuple[str, bool], extensions: list[list[str]], daemon: bool | None
 ) -> None:
-    text, style, _ = document
-    more = "".join("[[group-extensions]]\n" + "".join(f"{line}\n" for line in body) for body in extensions)
-    bom, text = ("\ufeff", text[1:]) if text.startswith("\ufeff") else ("", text)
-    text = bom + (more + text if before and style not in ("inline", "dotted") else f"{text}\n{more}")
-    whole = parsed(text)
-    assert group.has_extensions("f", text.encode()) == bool(extensions)
-    without = group.without_extensions("f", text.encode()).decode()
-    whole.pop("group-extensions", None)
-    assert parsed(without) == whole
+    more = ("\n".join(["[[group-extensions]]", *body, ""]) for body in extensions)
+    text = f"{document[0]}\n{''.join(more)}"
+    whole = tomllib.loads(text)
+    assert group.has_extensions("f", text.encode()) == bool(extensions) == bool(whole.pop("group-extensions", None))
+    try:
+        note = without_extensions(text.encode(), daemon).decode() if extensions else ""
+    except WriteRefused:
+        assert HEADERS_IN_VALUES.search(text), text
+        return
+    assert not extensions or tomllib.loads(note) == {**whole, **({} if daemon is None else {"daemon": daemon})}
 
 
-@pytest.mark.parametrize(("by", "megabytes"), [("the lifecycle", 9), ("a person", 1)])
-def test_a_huge_document(by: str, megabytes: int) -> None:
-    """With the run image at the end; and as much of a group.toml, the extensions in the middle."""
-    literal = '"%s"' if by == "the lifecycle" else "'%s'  # as it was\r"
-    key, sha, name = (literal % text for text in ("bp/%d", f"sha256:{ID}", "r:1"))
-    block = f"[[metadata.buildpacks]]\n  key = {key}\n  [metadata.buildpacks.layers.l]\n    sha = {sha}\n"
-    text = (
-        "".join(block % n for n in range(megabytes * 7_000)) + f"[run-image]\n  reference = {name}\n  image = {name}\n"
-    )
-    assert len(text) > megabytes * 1_000_000
-    edited = edited_as(text.encode(), ID).decode()
-    assert edited == text.replace(f"reference = {name[:5]}", f'reference = "{ID}"')
-
-    entry = f"[[group]]\n  id = {key}\n  optional = true\n"
-    entries = "".join(entry % n for n in range(megabytes * 22_000))
-    assert len(entries) > megabytes * 1_000_000
-    extension = (
-        "[[group-extensions]]\n  id = 'ext/a'\n" if by == "a person" else '[[group-extensions]]\n  id = "ext/a"\n'
-    )
-    half = entries.index("[[group]]", len(entries) // 2)
-    without = group.without_extensions("f", f"{entries[:half]}{extension}{entries[half:]}".encode())
-    assert without.decode() == entries
+PIECES = st.sampled_from([*LOOKALIKES, "=", '"', "\n", "[run-image]\n", "image", "{", "}", ".", "group-extensions"])
 
 
-# Any argv reaches the phase unchanged.
+@FUZZ
+@given(st.one_of(st.binary(), st.lists(PIECES).map(lambda pieces: "".join(pieces).encode())))
+def test_whatever_stands_in_a_file_it_is_edited_or_an_error_of_ours(data: bytes) -> None:
+    with contextlib.suppress(FileProblem, WriteRefused):
+        edited_as(data, ID)
+    with contextlib.suppress(FileProblem, WriteRefused):
+        if group.has_extensions("f", data):
+            without_extensions(data)
 
-WORDS = st.one_of(
-    st.binary(max_size=12).filter(lambda word: b"\0" not in word),
-    st.text(max_size=8).map(lambda text: os.fsencode(text.encode(errors="replace")).replace(b"\0", b"")),
-    st.sampled_from(
-        [
-            *(b"-daemon", b"--daemon=true", b"-group", b"-group=x", b"-layers", b"-analyzed", b"-uid", b"-gid", b"0"),
-            *(b"-log-level", b"debug", b"-version", b"-h", b"--help", b"--", b"-", b"-x=", b"---", b"-no-color", b""),
-            *(
-                b"--strict",
-                b"--report",
-                b"--timeout=1",
-                b"run",
-                b"-cache-dir",
-                b"/cache",
-                b"-build-image",
-                b"*",
-                b"$HOME",
-            ),
-        ]
-    ),
+
+FORMS = st.sampled_from(["-{}={}", "--{}={}", "-{} {}", "--{} {}"])
+NAMES = st.sampled_from(["layers", "group", "analyzed", "uid", "log-level", "cache-dir", "build-image"])
+VALUE = st.tuples(NAMES, st.text(max_size=5).filter(lambda text: not text.startswith("-")), FORMS)
+SWITCHES = st.sampled_from(["daemon", "no-color", "skip-layers", "version", "h"])
+BOOLEAN = st.tuples(SWITCHES, st.sampled_from(["true", "F"]), st.sampled_from(["-{}={}", "--{}={}", "-{}", "--{}"]))
+REST = st.lists(st.sampled_from(["app", "-group", "--", "-daemon"]), max_size=2)
+
+
+@FUZZ
+@given(st.lists(st.one_of(VALUE, BOOLEAN), max_size=5), REST, st.sampled_from([["--"], ["app"], ["-"]]))
+def test_flags_are_read_as_go_reads_them(flags: list[tuple[str, str, str]], rest: list[str], end: list[str]) -> None:
+    words = [part.format(*parts[at:]) for *parts, form in flags for at, part in enumerate(form.split(" "))]
+    wanted = {name: value if "{}" in form[3:] else "true" for name, value, form in flags}
+    found = call.Call(["restorer", *words, *end, *rest], 0, "restorer", {})
+    assert found.flags == wanted
+    argv, environ = found.without_lookup("/n")
+    without = call.Call(argv, 0, "restorer", environ)
+    assert (without.group, without.flags) == ("/n", wanted | ({"group": "/n"} if "group" in wanted else {}))
+    assert (len(argv), argv[1 + len(words) :]) == (len(found.argv), (*end, *rest))
+
+
+KNOWN = b"-daemon --daemon=true -layers -analyzed -uid 0 -log-level debug -version=0 -- - -x= --- --strict run * $HOME"
+ODD = st.sampled_from([*KNOWN.split(), b"", b"-group", b"-group=x", "é𝄞".encode()])
+WORDS = st.one_of(st.binary(max_size=12).filter(lambda word: b"\0" not in word), ODD)
+DROP_IN = (
+    f"import sys; sys.path.insert(0, {os.getcwd()!r}); from shim.__main__ import drop_in; drop_in(sys.argv.pop(1))"
 )
 
 
-@pytest.fixture
-def told(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A lifecycle directory whose phases write their arguments to TOLD, and the shim in the restorer's place."""
-    program(tmp_path / "restorer.real", '#!/bin/sh\nprintf "%s\\0" "$@" > "$TOLD"\n')
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain" / "restorer").symlink_to(tmp_path / "restorer.real")
-    code = "import sys\nfrom shim.__main__ import main\nsys.exit(main())\n"
-    program(tmp_path / "restorer", f"#!{sys.executable} -I\nimport sys\nsys.path.insert(0, {os.getcwd()!r})\n{code}")
-    return tmp_path
-
-
-@settings(
-    max_examples=int(20 * SCALE),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(st.lists(WORDS, max_size=6), st.sampled_from(["becomes", "parent", "no lookup"]))
-def test_any_arguments_reach_the_phase_unchanged(
-    build: Build, layers: Layers, told: pathlib.Path, arguments: list[bytes], how: str
-) -> None:
-    layers.write("r:1" if how == "parent" else ID, "r:1" if how == "parent" else None)
-    out = told / "out"
-    env = {**build.env, "TOLD": str(out), "CNB_PLATFORM_API": "0.12" if how == "becomes" else "0.11"}
-    for command in ([*SHIM, "run", "--", str(told / "plain" / "restorer")], [str(told / "restorer")]):
-        out.unlink(missing_ok=True)
-        ended = subprocess.run([*map(os.fsencode, command), *arguments], env=env, capture_output=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        got = out.read_bytes().split(b"\0")[:-1]
-        if got != arguments and how == "no lookup":  # exactly one flag more, before the others
-            path = re.fullmatch(rb"-group=(.+)", got[0])
-            assert path is not None, got
-            call = read([str(told / "restorer"), *map(os.fsdecode, arguments)], {})
-            wanted = with_group(call, os.fsdecode(path[1]))
-            got, arguments_then = got[1:], [os.fsencode(word) for word in wanted[2:]]
-            assert got == arguments_then
-            continue
-        assert got == (arguments or [b""])  # printf repeats its format once at least
+@pytest.mark.parametrize("how", ["as called", "child", "without the lookup", "drop-in"])
+@settings(FUZZ, max_examples=int(12 * SCALE))
+@given(words=st.lists(WORDS, max_size=6))
+def test_any_arguments_reach_the_phase_unchanged(build: Build, layers: Layers, how: str, words: list[bytes]) -> None:
+    """But for the value of `-group` where the lookup is skipped."""
+    layers.write("r:1", None if how == "without the lookup" else "r:1")
+    own, out = build.directory / "restorer", build.directory / "out"
+    for path in (own, build.directory / "restorer.real"):
+        program(path, '#!/bin/sh\nprintf "%s\\0" "$CNB_GROUP_PATH" "$@" > "$OUT"\n')
+    env = {**build.env, "OUT": str(out), "CNB_PLATFORM_API": "0.12" if how == "as called" else "0.11"}
+    command = [SHIM[0], "-c", DROP_IN, str(own)] if how == "drop-in" else [*SHIM, "run", "--", str(own)]
+    ended = subprocess.run([*map(os.fsencode, command), *words], env=env, capture_output=True, check=False)
+    assert ended.returncode == 0 and not ended.stderr, ended.stdout + ended.stderr
+    note, *got = out.read_bytes().split(b"\0")[:-1]
+    if note:
+        called = call.Call([str(own), *map(os.fsdecode, words)], 0, "restorer", {})
+        words = [os.fsencode(word) for word in called.without_lookup(os.fsdecode(note))[0][1:]]
+    assert (got, bool(note) and how != "without the lookup") == (words, False)

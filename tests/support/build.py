@@ -42,7 +42,7 @@ class Ran:
         found = {name: own.get(name, self.report.get(name)) for name in wanted}
         if "reference" in wanted:
             found["reference"] = self._layers and self._layers.reference
-        assert found == wanted, self.err
+        assert found == wanted, self.out + self.err
         return self
 
 
@@ -98,5 +98,5 @@ class Build:
         report.unlink(missing_ok=True)
         env = {"ANALYZED_SHIM_REPORT": str(report), **self.env, **environ}
         process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-        assert "Traceback" not in process.stderr, process.stderr
+        assert "Traceback" not in process.stdout + process.stderr, process.stderr
         return Ran(process, report, self.layers)

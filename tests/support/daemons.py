@@ -1,4 +1,4 @@
-"""Daemons that answer wrongly, on a real socket."""
+"""Daemons that answer rightly or wrongly, on a real socket."""
 
 from __future__ import annotations
 
@@ -9,91 +9,104 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
+from shim.demo.lifecycle import ARCHITECTURE
 from tests.support.layers import ID
 
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+Request = http.server.BaseHTTPRequestHandler
+Answer = Callable[[Request], None]
 
 
-def text(status: int, body: bytes, content_type: str = "application/json") -> Answer:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+def text(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> Answer:
+    def answer(request: Request) -> None:
         request.send_response(status)
-        request.send_header("Content-Type", content_type)
-        request.send_header("Content-Length", str(len(body)))
+        for name, value in {**headers, "Content-Type": content_type, "Content-Length": str(len(body))}.items():
+            request.send_header(name, value)
         request.end_headers()
         request.wfile.write(body)
 
     return answer
 
 
-def ping(version: str | None) -> Answer:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        if version is not None:
-            request.send_header("Api-Version", version)
-        request.send_header("Content-Length", "2")
-        request.end_headers()
-        request.wfile.write(b"OK")
+def image(image_id: object = f"sha256:{ID}", system: object = "linux", architecture: object = ARCHITECTURE) -> Answer:
+    """Answer that an image is there."""
+    return text(200, json.dumps({"Id": image_id, "Os": system, "Architecture": architecture}).encode())
+
+
+HALF = b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"Id"'
+VERSION = text(200, b'{"ApiVersion": "1.41"}')
+HAS = image()
+LACKS = text(404, b'{"message": "No such image"}')
+
+
+def raw(content: bytes) -> Answer:
+    """Answer with bytes that may be no HTTP, and close the connection."""
+
+    def answer(request: Request) -> None:
+        request.wfile.write(content)
+        request.close_connection = True
+        request.connection.shutdown(socket.SHUT_RDWR)
 
     return answer
 
 
-PING = ping("1.41")
-
-VERSION = text(200, b'{"ApiVersion": "1.41"}')
-HAS = text(200, json.dumps({"Id": f"sha256:{ID}"}).encode())
+def hang(request: Request) -> None:
+    time.sleep(30)
 
 
-def close(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.connection.shutdown(socket.SHUT_RDWR)
+def hang_in_the_middle(request: Request) -> None:
+    request.wfile.write(HALF)
+    time.sleep(30)
 
 
-class Faulty(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """A daemon that answers `/_ping` rightly and everything else wrongly."""
+def _handler(image: Answer, version: Answer, asked: list[str]) -> type[Request]:
+    class Handler(Request):
+        protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:  # noqa: N802
+            asked.append(f"{self.command} {self.path}")
+            (version if self.path.endswith("/version") else image)(self)
+
+        do_POST = do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     block_on_close = False
-
-    def __init__(self, path: pathlib.Path, image: Answer, pong: Answer = PING) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                (pong if self.path == "/_ping" else image)(self)
-
-            do_POST = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(str(path), Handler)
-        self.url = f"unix://{path}"
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def handle_error(self, *_: object) -> None:
         pass
 
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+class Faulty(_Server):
+    """A daemon on a Unix socket that tells its version, and answers everything else as it is told."""
+
+    address_family = socket.AF_UNIX
+
+    def __init__(self, path: pathlib.Path, image: Answer, version: Answer = VERSION) -> None:
+        self.asked: list[str] = []
+        super().__init__(str(path), _handler(image, version, self.asked))  # type: ignore[arg-type]  # it's a path
+        self.url = f"unix://{path}"
+        self.start()
+
 
 class Tcp:
-    """An engine on 127.0.0.1 that has every image."""
+    """The same on 127.0.0.1, with TLS if there is a context for it."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                {"_ping": PING, "version": VERSION}.get(self.path.rpartition("/")[2], HAS)(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            def handle_error(self, *_: object) -> None:
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
+    def __init__(self, context: ssl.SSLContext | None = None, image: Answer = HAS) -> None:
+        self.asked: list[str] = []
+        self.server = _Server(("127.0.0.1", 0), _handler(image, VERSION, self.asked))
         if context:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.url = f"tcp://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.server.start()

@@ -1,6 +1,6 @@
-"""Run a program with one system call forbidden, as a container's seccomp profile does.
+"""Run a program with system calls forbidden, as a container's seccomp profile does.
 
-python -m tests.support.forbid CALL PROGRAM [ARGUMENT]...
+python -m tests.support.forbid CALL[,CALL]... PROGRAM [ARGUMENT]...
 """
 
 from __future__ import annotations
@@ -12,24 +12,32 @@ import platform
 import sys
 
 NUMBERS = {
-    "memfd_create": {"x86_64": 319, "aarch64": 279},
+    "clone": {"x86_64": 56, "aarch64": 220},  # what fork(3) of glibc uses
+    "clone3": {"x86_64": 435, "aarch64": 435},  # what posix_spawn(3) uses first
+    "faccessat2": {"x86_64": 439, "aarch64": 439},
+    "fchmod": {"x86_64": 91, "aarch64": 52},
+    "fchown": {"x86_64": 93, "aarch64": 55},
+    "fsetxattr": {"x86_64": 190, "aarch64": 7},
+    "kill": {"x86_64": 62, "aarch64": 129},
+    "rt_sigprocmask": {"x86_64": 14, "aarch64": 135},
+    "rt_sigtimedwait": {"x86_64": 128, "aarch64": 137},  # what sigwaitinfo(3) uses
     "setgroups": {"x86_64": 116, "aarch64": 159},
+    "setresgid": {"x86_64": 119, "aarch64": 149},
     "setresuid": {"x86_64": 117, "aarch64": 147},
+    "wait4": {"x86_64": 61, "aarch64": 260},  # what waitpid(3) uses
+    "waitid": {"x86_64": 247, "aarch64": 95},
 }
+FORBID = (sys.executable, "-m", "tests.support.forbid")
 _NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 
-class Instruction(ctypes.Structure):
-    """struct sock_filter of seccomp(2)."""
-
+class Instruction(ctypes.Structure):  # struct sock_filter of seccomp(2)
     _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint))
 
 
-class Program(ctypes.Structure):
-    """struct sock_fprog."""
-
+class Program(ctypes.Structure):  # struct sock_fprog
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction)))
 
 
@@ -48,5 +56,6 @@ def forbid(number: int) -> None:
 
 
 if __name__ == "__main__":
-    forbid(NUMBERS[sys.argv[1]][platform.machine()])
+    for name in sys.argv[1].split(","):
+        forbid(NUMBERS[name][platform.machine()])
     os.execvp(sys.argv[2], sys.argv[2:])

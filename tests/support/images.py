@@ -9,10 +9,11 @@ import json
 import tarfile
 from typing import Any
 
+from shim.call import WRAPPED
 from shim.demo.images import CONFIG, INDEX, LAYER, MANIFEST, Image
 from shim.demo.lifecycle import ARCHITECTURE
-from shim.phase.invocation import WRAPPED
-from shim.tools.labels import METADATA
+
+METADATA = "io.buildpacks.builder.metadata"
 
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[ARCHITECTURE]
 PHASES = {"amd64": 62, "arm64": 183}

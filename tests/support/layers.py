@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import tomllib
 
@@ -42,6 +43,11 @@ class Layers:
         value = tomllib.loads(self.toml.read_text())["run-image"]["reference"]
         assert isinstance(value, str)
         return value
+
+    def give(self, uid: int) -> None:
+        """Give the directory and its files to a user and their group."""
+        for path in (self.path, *self.path.iterdir()):
+            os.lchown(path, uid, uid)
 
     def identity(self) -> tuple[int, int, int, int, int, int]:
         """Return what changes with any write, replacement or change of owner or mode of analyzed.toml."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -33,14 +34,10 @@ def leading_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple
 
 def on_a_terminal(command: Sequence[str], environ: dict[str, str]) -> tuple[int, bytes]:
     """Run a command on a terminal of its own, and return its exit status and what it showed."""
-    ours, its = os.openpty()
-    process = subprocess.Popen(command, env=environ, stdin=its, stdout=its, stderr=its, start_new_session=True)
-    os.close(its)
+    process, ours = leading_a_terminal(command, environ)
     seen = b""
-    while True:
-        try:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while True:
             seen += os.read(ours, 1000)
-        except OSError:  # the other end is closed
-            break
     os.close(ours)
     return process.wait(60), seen

@@ -25,6 +25,8 @@ from shim.demo.lifecycle import split_tag
 
 ENGINES = ("docker", "podman", "containerd")
 """Debian bookworm's Docker with the overlay2 store, its Podman, and trixie's Docker with the containerd store."""
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Where Debian puts daemons and what they start; a user's path needn't have it."""
 NEEDED = {
     "registry": ("docker-registry", "skopeo"),
     "docker": ("dockerd",),
@@ -35,7 +37,7 @@ NEEDED = {
 
 def missing(part: str) -> list[str]:
     """Return what isn't installed of the programs that a real part needs."""
-    return [program for program in NEEDED[part] if shutil.which(program) is None]
+    return [program for program in NEEDED[part] if shutil.which(program, path=PATH) is None]
 
 
 def free_port() -> int:
@@ -46,7 +48,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _started(command: list[str], log: pathlib.Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    env = {**os.environ, **environ}
+    env = {**os.environ, "PATH": PATH, **environ}
+    command = [shutil.which(command[0], path=PATH) or command[0], *command[1:]]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, env=env
@@ -224,7 +227,7 @@ def debian_root(target: pathlib.Path, suite: str, *packages: str) -> str:
     command = ["timeout", "--kill-after=10", "180"]
     command += ["mmdebstrap", "--quiet", "--variant=minbase", *include, suite, str(target)]
     for _ in range(3):
-        made = subprocess.run(command, check=False, capture_output=True, text=True)
+        made = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PATH": PATH})
         if not made.returncode:
             return str(target)
         subprocess.run(["rm", "-rf", "--one-file-system", str(target)], check=True)

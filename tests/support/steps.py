@@ -17,9 +17,10 @@ from types import FrameType
 from typing import Any
 
 CALLS = {
-    *("open", "write", "flush", "fchmod", "fchown", "flock", "replace", "unlink", "rmdir", "pwrite", "ftruncate"),
-    *("posix_spawn", "execve", "memfd_create", "sigwaitinfo", "seteuid", "setegid"),
+    *("open", "write", "pwrite", "ftruncate", "fchmod", "fchown", "setxattr", "removexattr", "replace", "unlink"),
+    *("fork", "execve", "sigwaitinfo", "waitpid"),
 }
+"""What changes something that others see; of the files that are opened, those that are made."""
 
 
 class Steps:
@@ -29,12 +30,15 @@ class Steps:
         self.stop_at = int(target) if target.isdigit() else 0
         self.list = None if self.stop_at else os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.count = 0
+        self.process = os.getpid()
 
     def __call__(self, frame: FrameType, event: str, function: Any) -> None:
         module = str(frame.f_globals.get("__name__"))
         if event not in ("c_call", "c_return") or not module.startswith("shim") or function.__name__ not in CALLS:
             return
-        if isinstance(getattr(function, "__self__", None), str):  # str.replace touches no file
+        if isinstance(getattr(function, "__self__", None), str) or os.getpid() != self.process:
+            return  # str.replace touches no file; a child that is about to exec has the same steps to come
+        if function.__name__ == "open" and frame.f_code.co_name != "_put":
             return
         self.count += 1
         if self.count == self.stop_at:

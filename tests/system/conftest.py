@@ -29,17 +29,6 @@ def made() -> dict[str, Image]:
 
 
 @pytest.fixture(scope="session")
-def of_image(real_engine: real.Engine) -> str:
-    """The container image of the shim, made as the install page says."""
-    line = ".venv/bin/python packaging/image.py analyzed-shim\n"
-    assert line in (ROOT / "docs" / "how-to" / "install.md").read_text()
-    command = [sys.executable, *line.split()[1:], "--docker-host", real_engine.url]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    return "analyzed-shim"
-
-
-@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The wheel of this checkout."""
     directory = tmp_path_factory.mktemp("dist")

@@ -13,7 +13,6 @@ import pytest
 
 from shim.demo import images, servers
 from shim.demo.lifecycle import ARCHITECTURE
-from tests.support import real
 from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers
 
@@ -51,13 +50,6 @@ def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Bu
     assert "\x1b" not in ended.out
 
 
-@pytest.mark.parametrize("environ", [{"HOME": "/no"}, {"DOCKER_CERT_PATH": "/no/.docker"}])
-def test_certificates_that_are_not_there_are_named(build: Build, environ: dict[str, str]) -> None:
-    ended = build.call(*SHIM, "demo", "--docker", DOCKER_TLS_VERIFY="1", **environ)
-    assert "DOCKER_TLS_VERIFY is set, and /no/.docker lacks ca.pem" in ended.err
-    assert (ended.code, len(ended.err.splitlines())) == (1, 1)
-
-
 def ended_in_the_second_scene(build: Build, how: signal.Signals, *options: str) -> int:
     """Have the demonstration ended from outside, and return its exit status; no file of its is left."""
     with tempfile.TemporaryDirectory() as directory:  # by a short path
@@ -75,46 +67,6 @@ def ended_in_the_second_scene(build: Build, how: signal.Signals, *options: str) 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_demonstration_that_is_ended_leaves_nothing(build: Build, how: signal.Signals) -> None:
     assert ended_in_the_second_scene(build, how) == 128 + how
-
-
-@pytest.mark.engines("docker")
-def test_the_demonstration_that_is_ended_leaves_nothing_in_a_real_daemon(
-    build: Build, real_parts: tuple[real.Engine, real.Registry]
-) -> None:
-    engine, _ = real_parts
-    before = {image["Id"] for image in engine.client.images()}
-    build.env["DOCKER_HOST"] = engine.url
-    assert ended_in_the_second_scene(build, signal.SIGTERM, "--docker") == 128 + signal.SIGTERM
-    assert {image["Id"] for image in engine.client.images()} == before
-
-
-def test_the_demonstration_on_a_real_daemon_leaves_nothing_there(
-    build: Build, real_parts: tuple[real.Engine, real.Registry]
-) -> None:
-    engine, _ = real_parts
-    before = {image["Id"] for image in engine.client.images()}
-    ended = build.call(*SHIM, "demo", "--docker", DOCKER_HOST=engine.url)
-    assert "your own daemon" in ended.out
-    if engine.kind != "podman":
-        assert ended.code == 0, ended.out + ended.err
-    else:  # which trusts no registry without TLS
-        ended.expect(code=1)
-        assert "without --docker" in ended.err
-    assert {image["Id"] for image in engine.client.images()} == before
-
-
-def test_the_demonstration_without_the_daemon_it_was_asked_for(build: Build) -> None:
-    ended = build.call(*SHIM, "demo", "--docker")
-    ended.expect(code=1)
-    assert "no-such.sock" in ended.err
-    assert "without --docker" in ended.err
-
-
-def test_help_and_version(build: Build) -> None:
-    for command in (["--help"], ["-h"], ["run", "--help"], ["run", "-h"], ["demo", "-h"]):
-        build.call(*SHIM, *command).expect(code=0, err="")
-    assert "ANALYZED_SHIM_PULL_POLICY" in build.call(*SHIM, "run", "--help", COLUMNS="200").out
-    assert build.call(*SHIM, "--version").out.startswith("analyzed-shim 0.")
 
 
 def test_the_stand_in_says_that_it_is_one(lifecycle: pathlib.Path) -> None:
@@ -198,7 +150,7 @@ def test_the_stand_in_exporter(
     arguments = ["-daemon"] if daemon else []
     ended = build.call(str(build.lifecycle / "exporter"), *arguments, "app:1", DOCKER_HOST=engine.url)
     ended.expect(code=code)
-    assert message in ended.err
+    assert message in ended.out
     assert (engine.find("app:1") is not None) is (code == 0)
 
 

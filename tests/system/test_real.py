@@ -40,15 +40,13 @@ def unmeasured(build: Build) -> None:
     build.unmeasured()
 
 
-def before_the_restorer(
-    ground: Ground, case: str, layers: Layers, version: str = "0.20", previous: str = "", extra: str = ""
-) -> None:
+def before_the_restorer(ground: Ground, case: str, layers: Layers, version: str = "0.20") -> None:
     """Write what the detector leaves: an ID where the run image wasn't switched, and by 0.17 nothing where it was."""
     name = ground.lay(case)
     base = ground.engine.id_of(f"{ground.registry.host}/run/base:1.0")
     assert base
     reference = "" if name and version == "0.17" else name or base
-    layers.write(reference, name, previous=previous, extra=extra, extensions=case != "no-extension")
+    layers.write(reference, name, extensions=case != "no-extension")
 
 
 def right_reference(ground: Ground, build: Build, layers: Layers, case: str) -> str:
@@ -69,11 +67,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "option": {"options": ("--daemon",)},
     "variable": {"ANALYZED_SHIM_DAEMON": "true"},
     "note": {},
-    "marker": {},
     "CNB_USE_DAEMON": {"CNB_USE_DAEMON": "true"},
-    "previous image": {},
-    "pull policy": {"ANALYZED_SHIM_PULL_POLICY": "if-not-present"},
-    "never": {"ANALYZED_SHIM_PULL_POLICY": "never"},
 }
 VERSIONS = ("0.17", "0.20")
 
@@ -86,29 +80,25 @@ VERSIONS = ("0.17", "0.20")
             for version in VERSIONS
             for evidence in KNOWN
             for case in CASES
-            if NIGHTLY or evidence == "note" or case == "multi" or (evidence, case) == ("never", "absent")
+            if NIGHTLY or evidence == "note" or case == "multi"
         ]
     ),
 )
 def test_known_daemon_builds(
     build: Build, layers: Layers, ground: Ground, evidence: str, case: str, api: str, version: str
 ) -> None:
-    before_the_restorer(
-        ground,
-        case,
-        layers,
-        version,
-        previous="5" * 64 if evidence == "previous image" else "",
-        extra="  daemon = true\n" if evidence == "marker" else "",
-    )
+    before_the_restorer(ground, case, layers, version)
+    start = layers.reference
     environ = {"CNB_PLATFORM_API": api, "DOCKER_HOST": ground.engine.url, "STANDIN_VERSION": version}
     if evidence == "note":
         analyzer = build.run("analyzer", "-daemon", "-analyzed", str(layers.path / "other.toml"), "app", **environ)
-        assert analyzer.code == 0, analyzer.err
+        assert analyzer.code == 0, analyzer.out
         (layers.path / "other.toml").unlink()
     ended = build.run("restorer", **environ, **KNOWN[evidence])
-    if (case, evidence) == ("absent", "never"):
-        ended.expect(code=80, outcome="not-in-daemon")
+    if case == "absent":  # nothing is pulled
+        ended.expect(code=0, outcome="not-in-daemon")
+        assert "docker pull" in ended.out
+        assert layers.reference in (start, ended.report["run_image"]) or "@sha256:" in layers.reference
         return
     ended.expect(
         code=0,
@@ -121,19 +111,26 @@ def test_known_daemon_builds(
 @pytest.mark.parametrize(
     ("version", "case", "api"), by_turns([(version, case) for version in VERSIONS for case in CASES])
 )
-def test_likely_daemon_builds(build: Build, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
+def test_unknown_builds(build: Build, layers: Layers, ground: Ground, case: str, api: str, version: str) -> None:
+    """From a guess only the name is put back, and a digest that the daemon has stays."""
     before_the_restorer(ground, case, layers, version)
     start = layers.reference
     ended = build.run("restorer", CNB_PLATFORM_API=api, DOCKER_HOST=ground.engine.url, STANDIN_VERSION=version)
     ended.expect(code=0)
-    if case == "absent":  # nothing tells, and nothing is pulled
+    name = ended.report.get("run_image", start)
+    if case not in SWITCHED:
+        ended.expect(outcome="no-lookup" if case == "no-switch" else "passed-through", reference=start)
+    elif version == "0.17":
+        ended.expect(outcome="filled", reference=name)
+    elif case == "absent":
         ended.expect(outcome="daemon-unknown")
-        assert layers.reference == start or "@sha256:" in layers.reference
-        return
-    right = right_reference(ground, build, layers, case)
-    knows = version == "0.20" and case in KNOWS_THE_DIGEST[ground.engine.kind]
-    assert (ended.outcome == "resolves") is knows
-    assert (ground.engine.id_of(layers.reference) if knows else layers.reference) == right
+    elif case == "daemon-only":
+        ended.expect(outcome="retried", reference=name)
+    elif case in KNOWS_THE_DIGEST[ground.engine.kind]:
+        ended.expect(outcome="resolves")
+        assert ground.engine.id_of(layers.reference) == ground.engine.id_of(name)
+    else:
+        ended.expect(outcome="reverted", reference=name)
 
 
 @pytest.mark.parametrize(("case", "api"), by_turns([(case,) for case in CASES]))
@@ -179,7 +176,7 @@ def test_whole_daemon_builds(build: Build, layers: Layers, ground: Ground, way: 
             ended = build.run(phase, *arguments, **here)
         else:
             ended = build.call(str(build.lifecycle / phase), *arguments, **here)
-        assert ended.code == 0, (phase, ended.err)
+        assert ended.code == 0, (phase, ended.out + ended.err)
     assert ground.engine.id_of(app) == ground.engine.id_of(name or base)
 
 
@@ -200,31 +197,32 @@ def test_registry_builds_on_a_machine_whose_daemon_answers(
             ended = build.call(str(build.lifecycle / phase), *arguments, **environ)
         else:
             ended = build.run(phase, *arguments, **environ)
-        assert ended.code == 0, (phase, ended.err)
+        assert ended.code == 0, (phase, ended.out + ended.err)
         after.append(layers.reference)
     digest = f"{ground.registry.host}/run/multi@{ground.images['multi'].manifest_digest(ARCHITECTURE)}"
     if case == "registry-no-switch":
         assert after[0] == after[-1] == f"{ground.registry.host}/run/base@{ground.images['base'].digest}"
     elif guessed and "multi" not in KNOWS_THE_DIGEST[ground.engine.kind]:
-        assert after[2] == ground.engine.id_of(str(name))  # the wrong guess
-        assert after[3] == name
+        assert after[2] == after[3] == name  # which the registry has too
     else:
         assert after[2] == after[3] == digest
 
 
-@pytest.mark.parametrize("policy", ["if-not-present", "always"])
-def test_a_real_pull(build: Build, layers: Layers, ground: Ground, policy: str) -> None:
-    name = ground.lay("absent" if policy == "if-not-present" else "stale")
-    layers.write(str(name), name)
-    ended = build.run("restorer", ANALYZED_SHIM_PULL_POLICY=policy, DOCKER_HOST=ground.engine.url)
-    ended.expect(code=0, outcome="prevented", pulled=True)
-    image = ground.images["multi" if policy == "if-not-present" else "newer"]
-    assert layers.reference == id_in(ground.engine, image)
-    about, engine = ended.report["daemon"], ground.engine
-    said: dict[str, Any] = {**engine.client.info(), **engine.client.version()}
-    assert about["name"] == ("Podman" if engine.kind == "podman" else "Docker")
-    assert about["version"] == said["Version"]
-    assert about["store"] == ("containerd" if engine.kind == "containerd" else said["Driver"])
+def test_an_image_for_another_platform_is_not_there(build: Build, layers: Layers, ground: Ground) -> None:
+    """An arm64 pull before an amd64 build: the restorer's lookup stays, and the exporter says what to pull."""
+    other = "arm64" if ARCHITECTURE == "amd64" else "amd64"
+    base = ground.lay("no-switch") or ground.pushed("run/other:1.0", "multi")
+    ground.engine.pull(base, platform=f"linux/{other}")
+    layers.write(base, base)
+    command = f"docker pull --platform linux/{ARCHITECTURE} {base}"
+    ended = build.run("restorer", options=("--daemon",), DOCKER_HOST=ground.engine.url)
+    ended.expect(code=0, outcome="not-in-daemon")
+    assert "@sha256:" in layers.reference
+    assert command in ended.out
+    layers.write(base, base)
+    ended = build.run(build.phase("exporter"), "-daemon", DOCKER_HOST=ground.engine.url)
+    ended.expect(code=0, outcome="not-in-daemon", reference=base)
+    assert command in ended.out
 
 
 @pytest.mark.parametrize("case", ["multi", "single"])

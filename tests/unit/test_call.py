@@ -2,400 +2,224 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 
 import pytest
 
+from shim import call, settings
+from shim.call import Call
 from shim.errors import WrongUse
-from shim.phase import invocation, settings
-from shim.phase.handover import with_group
-from shim.phase.invocation import Invocation
-from shim.policy.facts import kind_of
-from shim.record import Record, boolean
-from tests.support.layers import ID
+from shim.log import plain, without_secrets
 
 
-def read(*arguments: str, **environ: str) -> Invocation:
-    return invocation.read(arguments, environ)
+def read(*words: str, **environ: str) -> Call:
+    return call.read(words, environ, lambda _: True)
 
 
-@pytest.mark.parametrize(
-    ("program", "phase", "named"),
-    [
-        ("analyzer", "analyzer", True),
-        ("/cnb/lifecycle/restorer", "restorer", True),
-        ("/cnb/lifecycle/exporter.real", "exporter", True),
-        ("detector", "other", True),
-        ("/x/builder", "other", True),
-        ("creator", "other", True),
-        ("extender", "other", True),
-        ("rebaser", "other", True),
-        ("my-restorer.sh", "restorer", False),
-        ("sh", "restorer", False),
-        ("", "restorer", False),
-    ],
-)
-def test_the_base_name_says_which_phase_it_is(program: str, phase: str, named: bool) -> None:
-    call = read(program, "-layers", "/l")
-    assert (call.phase, call.named, call.launched, call.layers) == (phase, named, False, "/l")
+PROGRAMS = {name: name for name in ("analyzer", "detector", "restorer", "builder", "exporter", "creator", "extender")}
+PROGRAMS |= {"rebaser": "rebaser", "/cnb/lifecycle/exporter.real": "exporter", "./restorer.sh": "restorer"}
+PROGRAMS |= dict.fromkeys(("my-restorer.sh", "restorer-real", "Restorer", "/restorer/sh", "lifecycle", "."), "")
 
 
-@pytest.mark.parametrize(
-    ("subcommand", "phase"),
-    [
-        ("analyze", "analyzer"),
-        ("restore", "restorer"),
-        ("export", "exporter"),
-        ("detect", "other"),
-        ("create", "other"),
-    ],
-)
-def test_the_lifecycle_by_its_own_name_has_subcommands(subcommand: str, phase: str) -> None:
-    call = read("/cnb/lifecycle/lifecycle", subcommand, "-layers", "/l")
-    assert (call.phase, call.layers) == (phase, "/l")
-    assert with_group(call, "/g")[:3] == ("/cnb/lifecycle/lifecycle", subcommand, "-group=/g")
-    behind = read("env", "A=b", "lifecycle", subcommand, "-layers", "/l")
-    assert (behind.phase, behind.layers, behind.launched) == (phase, "/l", True)
+@pytest.mark.parametrize(("program", "phase"), PROGRAMS.items())
+def test_the_base_name_without_extension_says_which_phase_it_is(program: str, phase: str) -> None:
+    found = read(program, "-layers", "/l", CNB_PLATFORM_API="0.11")
+    assert (found.phase, found.at, found.layers) == (phase, 0, "/l")
+    assert found.is_affected is (phase in ("analyzer", "restorer", "exporter"))
 
 
-@pytest.mark.parametrize("arguments", [(), ("-version",), ("-v",), ("other",)])
-def test_the_lifecycle_without_a_subcommand_is_no_phase_that_is_wrapped(arguments: tuple[str, ...]) -> None:
-    assert read("/cnb/lifecycle/lifecycle", *arguments).phase == "other"
+SEEN_THROUGH = ["env A=b", "/usr/bin/env A=b=c EMPTY=", "env", "env RESTORER=/cnb/lifecycle/restorer", "env 1a=b"]
+OTHERS = ["env --", "env -i PATH=/bin", "env -u DOCKER_HOST", "env -S A=b", "env A=b nice", "env =b"]
+OTHERS += ["env A=b env C=d", "timeout --signal=INT -k 5 60", "tini -p SIGTERM --", "bash -c 'exec \"$@\"' --"]
+OTHERS += ["strace -o /tmp/restorer.log", "flock /builder", "x exporter HOST --"]
 
 
-PHASE = ("/cnb/lifecycle/restorer", "-layers", "/l")
+@pytest.mark.parametrize("launcher", SEEN_THROUGH + OTHERS)
+@pytest.mark.parametrize("phase", call.WRAPPED)
+def test_a_launcher_stays_as_it_is_and_only_plain_env_is_seen_through(launcher: str, phase: str) -> None:
+    first, program = shlex.split(launcher), f"/cnb/lifecycle/{phase}"
+    words = (*first, program, "-daemon", "-layers", "/l", "app")
+    found = call.read(words, {"DOCKER_HOST": "tcp://mine"}, {first[0], program}.__contains__)
+    assert (found.phase, found.at, found.argv) == (phase, len(first), words)
+    assert found.flags == {"daemon": "true", "layers": "/l"}
+    assert found.without_lookup("/n")[0] == words
+    assert found.docker_host() == ("tcp://mine" if launcher in SEEN_THROUGH else "")
+    assert found.docker_host("tcp://given") == "tcp://given"
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        ("env", "A=b"),
-        ("env", "-i", "PATH=/bin", "--"),
-        ("env", "RESTORER=/cnb/lifecycle/restorer"),
-        ("nice", "-n", "1"),
-        ("nice", "-19"),
-        ("timeout", "60"),
-        ("timeout", "--signal=INT", "--kill-after", "5", "60"),
-        ("tini", "-s", "--"),
-        ("tini", "-g", "-p", "SIGTERM", "--"),
-        ("dumb-init", "-v"),
-        ("catatonit", "--"),
-        ("setpriv", "--reuid=1000", "--clear-groups"),
-        ("setsid", "--wait"),
-        ("gosu", "1000:1000"),
-        ("chroot", "/"),
-        ("bash", "-c", 'exec "$@"', "--"),
-        ("sh", "-euc", '"$@"', "sh"),
-        ("busybox", "time"),
-        ("strace", "-f", "-o", "/tmp/restorer.log"),
-        ("wait-launcher", "builder", "--"),
-        ("flock", "/builder"),
-        ("env", "A=b", "nice", "timeout", "60", "tini", "-s", "--"),
-        ("/usr/bin/env", "--"),
-        ("stdbuf", "-oL"),
-        ("numactl", "--cpunodebind=0"),
-        ("my-launcher", "HOST", "--"),
-    ],
-    ids=" ".join,
-)
-@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter"])
-def test_a_launcher_stands_before_the_phase_and_stays_as_it_is(launcher: tuple[str, ...], phase: str) -> None:
-    program = f"/cnb/lifecycle/{phase}"
-    arguments = (*launcher, program, "-daemon", "-layers", "/l", "app")
-    call = invocation.read(arguments, {}, lambda argument: argument in (launcher[0], program))
-    assert (call.phase, call.named, call.launched, call.program) == (phase, True, True, launcher[0])
-    assert call.flags == {"daemon": "true", "layers": "/l"}
-    assert call.argv == arguments
-    assert with_group(call, "/g") == (*launcher, program, "-group=/g", "-daemon", "-layers", "/l", "app")
+def test_without_a_program_of_a_phase_s_name_the_option_says_it() -> None:
+    words = ("my-program", "-layers", "/l", "restorer")
+    assert call.read(words, {}, lambda _: False).phase == ""
+    found = call.read(words, {}, lambda _: False, "restorer")
+    assert (found.phase, found.at, found.layers) == ("restorer", 0, "/l")
+    with pytest.raises(WrongUse, match="--phase is 'restore'"):
+        call.read(words, {}, lambda _: False, "restore")
 
 
-def test_without_a_program_that_can_be_run_the_first_name_of_a_phase_counts() -> None:
-    call = invocation.read(["docker", "exec", "it", "restorer", "-layers", "/l"], {}, lambda _: False)
-    assert (call.phase, call.named, call.layers) == ("restorer", False, "/l")
+APIS = {"env": "0.11", "env CNB_PLATFORM_API=0.12": "0.12", "env CNB_PLATFORM_API=": ""}
+APIS |= {"env CNB_PLATFORM_API=0.12 CNB_PLATFORM_API=0.10": "0.10", "sh -c CNB_PLATFORM_API=0.12 --": "0.11"}
 
 
-@pytest.mark.parametrize(
-    ("launcher", "api"),
-    [
-        ((), "0.11"),
-        (("env",), "0.11"),
-        (("env", "CNB_PLATFORM_API=0.12"), "0.12"),
-        (("env", "A=b", "CNB_PLATFORM_API=0.12", "nice"), "0.12"),
-        (("env", "-i"), ""),
-        (("env", "-"), ""),
-        (("env", "-i", "CNB_PLATFORM_API=0.12"), "0.12"),
-        (("env", "-C", "/x", "CNB_PLATFORM_API=0.12"), "0.12"),
-        (("env", "-u", "A", "--chdir", "/x", "CNB_PLATFORM_API=0.12"), "0.12"),
-        (("env", "A=/bin/env", "nice", "CNB_PLATFORM_API=0.12"), "0.11"),
-        (("env", "-u", "CNB_PLATFORM_API"), ""),
-        (("env", "-uCNB_PLATFORM_API"), ""),
-        (("env", "--unset=CNB_PLATFORM_API"), ""),
-        (("env", "--", "CNB_PLATFORM_API=0.10"), "0.10"),
-        (("nice", "/usr/bin/env", "CNB_PLATFORM_API=0.12"), "0.12"),
-        (("env", "CNB_PLATFORM_API=0.12", "env", "CNB_PLATFORM_API=0.10"), "0.10"),
-        (("sh", "-c", "CNB_PLATFORM_API=0.12", "--"), "0.11"),
-    ],
-)
-def test_the_environment_is_the_one_behind_env(launcher: tuple[str, ...], api: str) -> None:
-    call = read(*launcher, *PHASE, CNB_PLATFORM_API="0.11")
-    assert (call.platform_api, call.layers) == (api, "/l")
-    assert call.environ == {"CNB_PLATFORM_API": "0.11"}
+@pytest.mark.parametrize(("launcher", "api"), APIS.items())
+def test_the_environment_is_the_one_behind_env(launcher: str, api: str) -> None:
+    found = read(*launcher.split(), "/cnb/lifecycle/restorer", CNB_PLATFORM_API="0.11")
+    assert (found.platform_api, found.environ) == (api, {"CNB_PLATFORM_API": "0.11"})
 
 
-@pytest.mark.parametrize(
-    ("launcher", "root"),
-    [
-        ((), "/"),
-        (("chroot", "/"), "/"),
-        (("chroot", "/newroot"), "/newroot"),
-        (("/usr/sbin/chroot", "--userspec=1000:1000", "/newroot"), "/newroot"),
-        (("nice", "chroot", "/newroot", "env"), "/newroot"),
-        (("env", "A=/sbin/chroot", "nice"), "/"),
-    ],
-)
-def test_the_root_is_the_one_behind_chroot(launcher: tuple[str, ...], root: str) -> None:
-    assert read(*launcher, *PHASE).root == root
+def test_the_daemon_is_the_phase_s() -> None:
+    variables, socket = {"DOCKER_HOST": "tcp://a", "DOCKER_CONTEXT": "elsewhere"}, "unix:///var/run/docker.sock"
+    for environ in ({}, {"DOCKER_HOST": ""}, {"DOCKER_CONTEXT": "elsewhere"}):
+        assert read("restorer", **environ).docker_host() == socket
+    hosts = {"": "tcp://a", "env DOCKER_HOST=tcp://b": "tcp://b", "env DOCKER_HOST=": socket}
+    for launcher, host in {**hosts, "sh -c DOCKER_HOST=tcp://b": ""}.items():
+        assert read(*launcher.split(), "restorer", **variables).docker_host() == host
 
 
-@pytest.mark.parametrize(
-    ("launcher", "layers"),
-    [
-        (("env", "A=b"), "l"),
-        (("env", "-C", "/x", "A=b"), "/x/l"),
-        (("env", "-C/x"), "/x/l"),
-        (("env", "--chdir=/x"), "/x/l"),
-        (("env", "--chdir", "x"), f"{os.getcwd()}/x/l"),
-        (("env", "-C", "/x", "nice", "env", "-C", "y"), "/x/y/l"),
-        (("chroot", "/"), "/l"),
-        (("chroot", "--skip-chdir", "/"), "l"),
-        (("chroot", "/", "env", "-C", "x"), "/x/l"),
-    ],
-)
-def test_relative_paths_begin_where_a_launcher_goes(launcher: tuple[str, ...], layers: str) -> None:
-    call = read(*launcher, PHASE[0], "-layers", "l", CNB_ANALYZED_PATH="/a.toml")
-    assert (call.layers, call.group, call.analyzed) == (layers, f"{layers}/group.toml", "/a.toml")
+OTHER_APIS = ("", "banana", "0.x", "0.9", "0.12", "0.100", "1", "0.1", "0.11.0", " 0.11", "0.\uff11\uff11", "vv0.11")
 
 
-def test_a_drop_in_s_arguments_are_all_the_phase_s() -> None:
-    call = invocation.drop_in("/x/restorer.real", ("/x/restorer", "restorer", "-layers", "/l"), {})
-    assert (call.phase, call.named, call.launched, call.program) == ("restorer", True, False, "/x/restorer.real")
-    assert (call.flags, call.layers) == ({}, "/layers")
-    assert with_group(call, "/g") == ("/x/restorer", "-group=/g", "restorer", "-layers", "/l")
-
-
-@pytest.mark.parametrize(
-    ("text", "api"),
-    [
-        ("", "unset"),
-        ("banana", "unset"),
-        ("0.x", "unset"),
-        ("0.3", "older"),
-        ("0.9", "older"),
-        ("0.10", "affected"),
-        ("0.11", "affected"),
-        ("v0.11", "affected"),
-        ("0.12", "newer"),
-        ("0.100", "newer"),
-        ("1", "newer"),
-        ("1.0", "newer"),
-        ("0.011", "affected"),
-        ("0.\uff11\uff11", "unset"),
-        ("0." + "1" * 5000, "unset"),
-    ],
-)
-def test_where_a_platform_api_stands(text: str, api: str) -> None:
-    assert read("restorer", CNB_PLATFORM_API=text).api == api
+@pytest.mark.parametrize("text", ["0.10", "0.11", "v0.11", *OTHER_APIS])
+def test_two_platform_apis_are_affected(text: str) -> None:
+    assert read("restorer", CNB_PLATFORM_API=text).is_affected is (text not in OTHER_APIS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "flags"),
     [
-        ((), {}),
-        (("-layers", "/l"), {"layers": "/l"}),
-        (("--layers", "/l"), {"layers": "/l"}),
-        (("-layers=/l",), {"layers": "/l"}),
-        (("--layers=/l=m",), {"layers": "/l=m"}),
-        (("-layers", "/a", "-layers", "/b"), {"layers": "/b"}),
-        (("-daemon", "-layers", "/l", "app", "-group", "/g"), {"daemon": "true", "layers": "/l"}),
-        (("-daemon=false", "app"), {"daemon": "false"}),
-        (("-cache-dir", "-group", "/g"), {"cache-dir": "-group"}),
-        (("-layers", "/l", "--", "-group", "/g"), {"layers": "/l"}),
-        (("-", "-group", "/g"), {}),
-        (("-log-level", "debug", "-skip-layers"), {"log-level": "debug", "skip-layers": "true"}),
-        (("-layers",), {}),
-        (("---layers", "/l"), {}),
-        (("-=x",), {}),
-        (("-layers", ""), {"layers": ""}),
-        # Flags of a fork.
-        (("-skip-chown", "-uid", "1000"), {"skip-chown": "true", "uid": "1000"}),
-        (("-skip-chown", "-daemon", "app"), {"skip-chown": "true", "daemon": "true"}),
-        (("-daemon", "-skip-chown", "app"), {"daemon": "true", "skip-chown": "app"}),
-        (("-skip-chown", "--", "-daemon"), {"skip-chown": "true"}),
-        (("-proxy", "http://p", "-daemon"), {"proxy": "http://p", "daemon": "true"}),
-        (("-proxy=http://p", "-uid=7", "-daemon"), {"proxy": "http://p", "uid": "7", "daemon": "true"}),
-        (("-retries", "3", "-skip-chown", "-layers", "/l"), {"retries": "3", "skip-chown": "true", "layers": "/l"}),
-        (("-uid", "1000", "-skip-chown"), {"uid": "1000", "skip-chown": "true"}),
+        ("", ""),
+        ("-layers /l", "layers=/l"),
+        ("--layers=/l=m", "layers=/l=m"),
+        ("--layers /a -layers=/b", "layers=/b"),
+        ("-daemon -layers /l app -group /g", "daemon=true layers=/l"),
+        ("-daemon true -layers /l", "daemon=true"),
+        ("-daemon=false app", "daemon=false"),
+        ("-layers /l -- -group /g", "layers=/l"),
+        ("- -group /g", ""),
+        ("-log-level debug -skip-layers", "log-level=debug skip-layers=true"),
+        ("-cache-image '' -layers /l", "cache-image= layers=/l"),
+        ("-parallel -skip-restore -force -no-color app", "parallel=true skip-restore=true force=true no-color=true"),
+        ("-skip-chown -uid 1000", "skip-chown=true uid=1000"),  # of a fork
+        ("-retries=3 -skip-chown", "retries=3 skip-chown=true"),
+        ("-retries=3 -proxy http://p -skip-chown -daemon app", "retries=3 proxy=http://p skip-chown=true daemon=true"),
     ],
 )
-def test_flags_are_go_s(arguments: tuple[str, ...], flags: dict[str, str]) -> None:
-    assert read("restorer", *arguments).flags == flags
+def test_flags_are_go_s(arguments: str, flags: str) -> None:
+    wanted = dict(pair.split("=", 1) for pair in flags.split())
+    assert read("restorer", *shlex.split(arguments)).flags == wanted
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ((), ("-group=/n",)),
-        (("-layers", "/l"), ("-group=/n", "-layers", "/l")),
-        (("-skip-chown", "-uid", "1000"), ("-group=/n", "-skip-chown", "-uid", "1000")),
-        (("-group", "/g", "-layers", "/l"), ("-group=/n", "-group", "/n", "-layers", "/l")),
-        (("--group", "/g"), ("-group=/n", "--group", "/n")),
-        (("-group=/g",), ("-group=/n", "-group=/n")),
-        (("--group=/g", "-uid", "7"), ("-group=/n", "-group=/n", "-uid", "7")),
-        (("-skip-chown", "-group", "/g"), ("-group=/n", "-skip-chown", "-group", "/n")),
-        (("-group", "/a", "-group=/b"), ("-group=/n", "-group", "/n", "-group=/n")),
-        (("-groups", "1"), ("-group=/n", "-groups", "1")),
-        (("-layers", "/l", "--", "-group", "/g"), ("-group=/n", "-layers", "/l", "--", "-group", "/g")),
-        (("-group",), ("-group=/n", "-group")),
+        ("", ""),
+        ("-group /g -layers /l", "-group /n -layers /l"),
+        ("-group=/g", "-group=/n"),
+        ("--group=/g -uid 7", "-group=/n -uid 7"),
+        ("-skip-chown -group /g", "-skip-chown -group /n"),
+        ("-group /a -group=/b", "-group /n -group=/n"),
+        ("-group ''", "-group /n"),
+        ("-layers /l -- -group /g", "-layers /l -- -group /g"),
+        ("-layers /l app -group /g", "-layers /l app -group /g"),
     ],
 )
-def test_another_group_comes_first_and_replaces_the_one_that_is_there(
-    before: tuple[str, ...], after: tuple[str, ...]
-) -> None:
-    assert with_group(read("restorer", *before), "/n") == ("restorer", *after)
+def test_without_the_lookup_a_group_that_is_given_is_replaced_and_no_flag_is_added(before: str, after: str) -> None:
+    for launcher in ((), ("env", "A=b"), ("nice", "-group", "/g")):
+        found = read(*launcher, "restorer", *shlex.split(before), PATH="/bin", CNB_GROUP_PATH="/g")
+        argv, environ = found.without_lookup("/n")
+        assert (argv, environ) == ((*launcher, "restorer", *after.split()), {"PATH": "/bin", "CNB_GROUP_PATH": "/n"})
+
+
+def test_without_the_lookup_a_group_that_env_names_is_replaced() -> None:
+    words = "env CNB_GROUP_PATH={} X=CNB_GROUP_PATH=/b restorer CNB_GROUP_PATH=/c"
+    assert read(*words.format("/a").split()).without_lookup("/n")[0] == tuple(words.format("/n").split())
 
 
 def test_paths_are_the_flag_s_else_the_variable_s_else_the_default() -> None:
-    call = read("restorer")
-    assert (call.layers, call.analyzed, call.group) == ("/layers", "/layers/analyzed.toml", "/layers/group.toml")
-    call = read("restorer", CNB_LAYERS_DIR="/l", CNB_ANALYZED_PATH="/a.toml", CNB_GROUP_PATH="/g.toml")
-    assert (call.layers, call.analyzed, call.group) == ("/l", "/a.toml", "/g.toml")
-    call = read("restorer", "-layers", "/f", "-analyzed", "/fa", CNB_LAYERS_DIR="/l", CNB_GROUP_PATH="")
-    assert (call.layers, call.analyzed, call.group) == ("/f", "/fa", "/f/group.toml")
+    variables = {"CNB_LAYERS_DIR": "/l", "CNB_ANALYZED_PATH": "/a/a.toml", "CNB_GROUP_PATH": "/g.toml"}
+    empty = dict.fromkeys(variables, "")
+    for words, environ, wanted in (
+        ("", {}, "/layers /layers/analyzed.toml /layers/group.toml /layers/analyzed-shim.toml"),
+        ("", variables, "/l /a/a.toml /g.toml /a/analyzed-shim.toml"),
+        ("-layers /f -analyzed f/a -group f/g", variables, "/f f/a f/g f/analyzed-shim.toml"),
+        ("-layers /f -group=", empty, "/f /f/analyzed.toml /f/group.toml /f/analyzed-shim.toml"),
+        ("-layers= -analyzed a.toml", {}, "/layers a.toml /layers/group.toml analyzed-shim.toml"),
+    ):
+        found = read("restorer", *words.split(), **environ)
+        assert f"{found.layers} {found.analyzed} {found.group} {found.note}" == wanted
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environ", "daemon"),
+    ("arguments", "variables", "daemon"),
     [
-        ((), {}, False),
-        (("-daemon",), {}, True),
-        (("-daemon=T",), {}, True),
-        (("-daemon=0",), {"CNB_USE_DAEMON": "true"}, False),
-        (("-daemon",), {"CNB_USE_LAYOUT": "true"}, True),
-        ((), {"CNB_USE_DAEMON": "1"}, True),
-        ((), {"CNB_USE_DAEMON": "banana"}, False),
-        ((), {"CNB_USE_DAEMON": "true", "CNB_USE_LAYOUT": "true"}, True),
-        ((), {"CNB_USE_LAYOUT": "true"}, False),
-        (("-layout",), {"CNB_USE_DAEMON": "true"}, False),
-        (("-layout=false",), {"CNB_USE_DAEMON": "true"}, True),
+        ("", "", False),
+        ("-daemon", "", True),
+        ("-daemon -daemon=f", "", False),
+        ("-daemon=0", "CNB_USE_DAEMON=true", False),
+        ("", "CNB_USE_DAEMON=banana", False),
+        ("", "CNB_USE_DAEMON=true CNB_USE_LAYOUT=true", True),
+        ("-layout", "CNB_USE_DAEMON=true", False),
+        ("app -daemon", "", False),
     ],
 )
-def test_what_an_analyzer_s_flags_say_of_the_build(
-    arguments: tuple[str, ...], environ: dict[str, str], daemon: bool
-) -> None:
-    assert read("analyzer", *arguments, **environ).is_for_daemon is daemon
+def test_what_an_analyzer_s_or_exporter_s_flags_say_of_the_build(arguments: str, variables: str, daemon: bool) -> None:
+    environ = dict(pair.split("=") for pair in variables.split())
+    assert read("analyzer", *arguments.split(), **environ).is_for_daemon is daemon
+    assert read("env", *variables.split(), "exporter", *arguments.split()).is_for_daemon is daemon
 
 
-@pytest.mark.parametrize("flag", ["-version", "--version", "-version=1", "-h", "-help", "--help"])
-def test_a_phase_that_tells_about_itself(flag: str) -> None:
-    assert read("restorer", flag).about
-    assert not read("restorer", "-log-level", flag).about
-    assert not read("restorer", f"{flag.partition('=')[0]}=false").about
-
-
-@pytest.mark.parametrize(
-    ("reference", "kind"),
-    [
-        ("", "empty"),
-        ("run", "name"),
-        ("registry.example/run:1.0", "name"),
-        ("c5eae3d06f9f", "name"),
-        (ID, "id"),
-        (f"sha256:{ID}", "id"),
-        (ID.upper(), "name"),
-        (f"run@sha256:{ID}", "digest"),
-    ],
-)
-def test_what_a_reference_is(reference: str, kind: str) -> None:
-    assert kind_of(reference) == kind
-
-
-@pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
-def test_what_go_takes_for_true(text: str) -> None:
-    assert boolean(text) is True
-    assert boolean(text.replace("t", "x").replace("T", "X").replace("1", "2")) is None
+@pytest.mark.parametrize("flag", ["-version", "--version=1", "-h", "-help"])
+def test_a_phase_that_is_asked_for_help(flag: str) -> None:
+    assert read("restorer", "-layers", "/l", flag).asks_for_help
+    assert not read("restorer", "app", flag).asks_for_help
+    assert not read("restorer", f"{flag.partition('=')[0]}=false").asks_for_help
 
 
 def test_options_stand_before_the_phase_and_nothing_else_is_taken() -> None:
-    arguments = ["--daemon", "--timeout", "2", "--report=r.json", "--", "restorer", "--no-daemon", "--", "-log-level"]
-    options, rest = settings.split(arguments)
-    assert options == {"daemon": "true", "timeout": "2", "report": "r.json"}
-    assert rest == ["restorer", "--no-daemon", "--", "-log-level"]
-    assert settings.split(["--", "--daemon"]) == ({}, ["--daemon"])
-    assert settings.split(["restorer", "--daemon"]) == ({}, ["restorer", "--daemon"])
-    assert settings.split(["--daemon", "restorer", "--strict"]) == ({"daemon": "true"}, ["restorer", "--strict"])
-    assert settings.split([]) == ({}, [])
+    words = ["restorer", "--no-daemon", "--", "-log-level"]
+    options = {"daemon": "true", "timeout": "2", "report": "r=.json"}
+    assert call.split(["--daemon", "--timeout", "2", "--report=r=.json", "--", *words]) == (options, words)
+    assert call.split(["--", "--daemon"]) == ({}, ["--daemon"])
+    assert call.split(["--no-daemon", "restorer", "--strict"]) == ({"daemon": "false"}, ["restorer", "--strict"])
+    assert call.split(["--no-strict", "--phase=restorer"]) == ({"strict": "false", "phase": "restorer"}, [])
 
 
-@pytest.mark.parametrize("arguments", [["--bogus", "--", "x"], ["--timeout"], ["--daemon=yes", "x"], ["-d", "x"]])
-def test_options_that_are_none(arguments: list[str]) -> None:
+NO_OPTIONS = ("--bogus -- x", "--timeout", "--daemon=yes x", "-d x", "-timeout 2", "--pull-policy never x", "- x")
+
+
+@pytest.mark.parametrize("words", [*NO_OPTIONS, "---daemon x", "--docker-hosts=tcp://user:word@h x"])
+def test_options_that_are_none_are_wrong_use_and_no_value_is_repeated(words: str) -> None:
     with pytest.raises(WrongUse) as raised:
-        settings.split(arguments)
-    assert raised.value.exit_code == 64
+        call.split(words.split())
+    assert raised.value.exit_code == 64 and raised.value.tip and "word" not in raised.value.with_tip
+    assert f"{words.split()[0].partition('=')[0]} " in f"{raised.value} "
 
 
 def test_an_option_wins_over_its_variable() -> None:
-    environ = {
-        "ANALYZED_SHIM_DAEMON": "false",
-        "ANALYZED_SHIM_PULL_POLICY": "never",
-        "DOCKER_HOST": "unix:///v",
-        "ANALYZED_SHIM_TIMEOUT": "9",
-        "ANALYZED_SHIM_REPORT": "/v",
-        "ANALYZED_SHIM_STRICT": "1",
-    }
-    read = settings.read({}, environ)
-    assert (read.daemon, read.policy, read.docker_host) == (False, "never", "unix:///v")
-    assert (read.timeout, read.report, read.strict) == (9.0, "/v", True)
-    options = {"daemon": "true", "pull-policy": "always", "docker-host": "tcp://o", "timeout": "1.5", "strict": "false"}
-    read = settings.read(options, environ)
-    assert (read.daemon, read.policy, read.docker_host) == (True, "always", "tcp://o")
-    assert (read.timeout, read.report, read.strict) == (1.5, "/v", False)
-    assert settings.read({}, dict.fromkeys(environ, "")) == settings.Settings()
+    """The phase's own `DOCKER_HOST` is read where the phase is known: behind `env` it may be another."""
+    names = ("DAEMON", "TIMEOUT", "REPORT", "STRICT")
+    environ = {f"ANALYZED_SHIM_{name}": text for name, text in zip(names, ("false", "9", "/v", "1"), strict=True)}
+    environ["DOCKER_HOST"] = "unix:///v"
+    assert tuple(settings.read({}, environ)) == (False, "", 9.0, "/v", True)
+    options = {"daemon": "true", "docker-host": "tcp://o", "timeout": "1.5", "strict": "false", "report": "/o"}
+    assert tuple(settings.read(options, environ)) == (True, "tcp://o", 1.5, "/o", False)
+    assert tuple(settings.read({}, dict.fromkeys(environ, ""))) == (None, "", 10.0, "", False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ANALYZED_SHIM_DAEMON", "maybe"),
-        ("ANALYZED_SHIM_STRICT", "2"),
-        ("ANALYZED_SHIM_PULL_POLICY", "sometimes"),
-        ("ANALYZED_SHIM_TIMEOUT", "soon"),
-        ("ANALYZED_SHIM_TIMEOUT", "0"),
-        ("ANALYZED_SHIM_TIMEOUT", "nan"),
-        ("ANALYZED_SHIM_TIMEOUT", "inf"),
-    ],
-)
-def test_a_wrong_value_names_its_source(name: str, value: str) -> None:
-    with pytest.raises(WrongUse, match=f"{name} is '{value}'") as raised:
-        settings.read({}, {name: value})
-    assert raised.value.tip
-    assert settings.read({}, {name: value, "ANALYZED_SHIM_REPORT": "r"}, only_report=True).report == "r"
+@pytest.mark.parametrize("wrong", ["daemon=maybe", "daemon=yes", "strict=2", "timeout=soon", "timeout=0", "timeout=-1"])
+def test_a_wrong_value_names_its_source(wrong: str) -> None:
+    option, _, value = wrong.partition("=")
+    for text in (value, *(("nan", "inf", "9" * 400) if option == "timeout" else ())):
+        with pytest.raises(WrongUse, match=f"^{settings.VARIABLES[option]} is '{text}'"):
+            settings.read({}, {settings.VARIABLES[option]: text})
+        with pytest.raises(WrongUse, match=f"^--{option} is '{text}'"):
+            settings.read({option: text}, {})
 
 
-class Point(Record):
-    x: int
-    y: int = 0
-
-
-def test_a_record_is_a_frozen_value() -> None:
-    point = Point(x=1)
-    assert (point.x, point.y) == (1, 0)
-    assert point.but(y=2) == Point(x=1, y=2)
-    assert point != Point(x=1, y=2)
-    assert hash(point) == hash(Point(x=1, y=0))
-    assert repr(point) == "Point(x=1, y=0)"
-    with pytest.raises(AttributeError, match="frozen"):
-        point.x = 3  # type: ignore[misc]
-    with pytest.raises(TypeError, match="needs x"):
-        Point()  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="has no z"):
-        Point(x=1, z=2)  # type: ignore[call-arg]
+def test_what_others_wrote_is_one_printable_line_without_what_may_be_secret() -> None:
+    assert plain("a  b\t\r\nc\u2028\x85::set-output name=y::z") == "a b c ::set-output name=y::z"
+    assert plain("\x1b[31mé 𝄞\x07\u202e\udcff") == "\\x1b[31mé 𝄞\\x07\\u202e\\udcff"
+    assert (plain("x" * 400), plain("\x1b" * 400)) == ("x" * 299 + "…", "\\x1b" * 74 + "\\x1…")
+    for address in ("unix:///a@b?c.sock", "tcp://h:1", "/var/run/docker.sock", ""):
+        assert without_secrets(address) == address
+    assert without_secrets("tcp://user:word@h:1") == "tcp://***@h:1"
+    assert without_secrets("https://user:w@rd@h/x?token=1") == "https://***@h/x"

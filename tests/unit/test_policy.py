@@ -1,539 +1,233 @@
-"""The decision tables: complete, in order, and never worse than the bare phase."""
+"""The decision tables, row by row, and what must never happen in any combination."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from shim.policy import TABLES, decide, settle
-from shim.policy.evidence import EVIDENCE, Clues, certainty, weigh
-from shim.policy.facts import Facts
-from shim.policy.row import End, Step
-from shim.record import Record
+from shim import policy
+from shim.policy import Found, Row
+from tests.support.layers import ID
 
-BUILDS: Any = ("daemon", "registry", "unknown")
-BEFORE: Any = ("unasked", "absent", "denied", "silent")
-APIS: Any = ("unset", "older", "affected", "newer")
-FILES: Any = ("readable", "missing", "broken")
-POLICIES: Any = ("never", "if-not-present", "always")
-KINDS: Any = ("empty", "name", "id", "digest")
-YES_NO: Any = (False, True)
+HAS, LACKS, SILENT = Found("has", ID), Found("lacks"), Found("silent", detail="permission denied")
+OTHER = Found("lacks", own="linux/amd64", other="linux/arm64")
+NAME, DIGEST, EMPTY = "r:1", f"r@sha256:{'5' * 64}", ""
+ROWS = {name: row for name, row in vars(policy).items() if isinstance(row, Row)}
 
 
-def restorer_starts() -> Iterator[Facts]:
-    """All facts before the restorer runs, in the form in which they are gathered."""
-    for about, api, group, extensions in itertools.product(YES_NO, APIS, FILES, YES_NO):
-        yield Facts(phase="restorer", about=about, api=api, group=group, extensions=extensions)
-    for analyzed, run_image, target, image, reference, named in itertools.product(
-        FILES, YES_NO, YES_NO, YES_NO, KINDS, YES_NO
+class Daemon:
+    """Answers by reference, and keeps what it was asked for."""
+
+    def __init__(self, **answers: Found) -> None:
+        self.answers = {NAME: answers.get("name", LACKS), DIGEST: answers.get("digest", LACKS), ID: HAS}
+        self.asked: list[str] = []
+
+    def __call__(self, reference: str) -> Found:
+        self.asked.append(reference)
+        return self.answers[reference]
+
+
+@pytest.mark.parametrize(
+    ("switched", "daemon", "answer", "row", "does"),
+    [
+        (False, True, HAS, "no-switch", "no-lookup without"),
+        (False, None, HAS, "no-switch", "no-lookup without"),
+        (True, False, HAS, "registry-build", "not-a-daemon-build debug"),
+        (True, True, HAS, "daemon-build", "prevented without id"),
+        (True, True, SILENT, "daemon-out-of-reach", "kept-name without"),
+        (True, True, LACKS, "not-in-daemon", "not-in-daemon warn"),
+        (True, True, OTHER, "not-in-daemon", "not-in-daemon warn"),
+        (True, None, HAS, "unknown", "unchanged debug child"),
+    ],
+)
+def test_the_restorer(switched: bool, daemon: bool | None, answer: Found, row: str, does: str) -> None:
+    look = Daemon(name=answer)
+    decided, found = policy.restorer(switched, daemon, NAME, look)
+    asks = switched and bool(daemon)
+    assert (decided.name, does_of(decided), look.asked) == (row, does, [NAME] * asks)
+    assert found == (answer if asks else policy.UNASKED)
+
+
+def does_of(row: Row) -> str:
+    """Return what a row does, in words; what most rows do is left out."""
+    level = "" if row.level == "info" else row.level
+    words = (row.outcome, level, "without" * (not row.lookup), row.write, "child" * row.child, "fails" * row.fails)
+    return " ".join(filter(None, words))
+
+
+@pytest.mark.parametrize(
+    ("failed", "after", "digest", "name", "does", "asked"),
+    [
+        (True, NAME, HAS, HAS, "retried warn without", [NAME]),
+        (True, NAME, HAS, LACKS, "unchanged child", [NAME]),
+        (True, NAME, HAS, SILENT, "unchanged child", [NAME]),
+        (False, NAME, HAS, HAS, "unchanged debug child", []),
+        (False, "r:2", HAS, HAS, "unchanged debug child", []),
+        (False, EMPTY, HAS, HAS, "unchanged debug child", []),
+        (False, DIGEST, HAS, HAS, "resolves debug", [DIGEST]),
+        (False, DIGEST, LACKS, HAS, "reverted name", [DIGEST, NAME]),
+        (False, DIGEST, OTHER, HAS, "reverted name", [DIGEST, NAME]),
+        (False, DIGEST, LACKS, LACKS, "daemon-unknown", [DIGEST, NAME]),
+        (False, DIGEST, LACKS, SILENT, "daemon-unknown", [DIGEST, NAME]),
+        (False, DIGEST, SILENT, HAS, "daemon-unknown", [DIGEST]),
+    ],
+)
+def test_after_a_restorer_of_an_unknown_build(
+    failed: bool, after: str, digest: Found, name: Found, does: str, asked: list[str]
+) -> None:
+    look = Daemon(digest=digest, name=name)
+    row, _ = policy.after_restorer(failed, NAME, after, NAME, look)
+    assert (row.name, does_of(row), look.asked) == ("unknown", does, asked)
+
+
+@pytest.mark.parametrize(
+    ("reference", "digest", "name", "does", "asked"),
+    [
+        (DIGEST, HAS, LACKS, "resolves debug", [DIGEST]),
+        (NAME, LACKS, HAS, "resolves debug", [NAME]),
+        (ID, LACKS, LACKS, "resolves debug", [ID]),
+        (DIGEST, LACKS, HAS, "reverted id", [DIGEST, NAME]),
+        (DIGEST, LACKS, LACKS, "not-in-daemon warn fails", [DIGEST, NAME]),
+        (DIGEST, LACKS, OTHER, "not-in-daemon warn fails", [DIGEST, NAME]),
+        (NAME, LACKS, OTHER, "not-in-daemon warn fails", [NAME]),
+        (DIGEST, SILENT, HAS, "daemon-unknown warn fails", [DIGEST]),
+        (DIGEST, LACKS, SILENT, "daemon-unknown warn fails", [DIGEST, NAME]),
+        (EMPTY, LACKS, HAS, "filled id", [NAME]),
+        (EMPTY, LACKS, LACKS, "not-in-daemon warn name fails", [NAME]),
+        (EMPTY, LACKS, SILENT, "daemon-unknown warn name fails", [NAME]),
+    ],
+)
+def test_the_exporter(reference: str, digest: Found, name: Found, does: str, asked: list[str]) -> None:
+    look = Daemon(digest=digest, name=name)
+    row, _ = policy.exporter(reference, NAME, look)
+    assert (row.name, does_of(policy.filled(row, reference, NAME)), look.asked) == ("exporter", does, asked)
+
+
+def test_an_empty_reference_is_filled_with_the_name_in_every_row() -> None:
+    rows = {"NO_SWITCH": "no-lookup without name", "REGISTRY_BUILD": "filled name", "UNKNOWN": "filled name child"}
+    rows |= {"DAEMON_BUILD": "prevented without id", "DAEMON_OUT_OF_REACH": "kept-name without name"}
+    for row, does in {**rows, "NOT_IN_DAEMON": "not-in-daemon warn name"}.items():
+        assert does_of(policy.filled(ROWS[row], EMPTY, NAME)) == does
+        for reference, image in ((NAME, NAME), (DIGEST, NAME), (EMPTY, EMPTY)):
+            assert policy.filled(ROWS[row], reference, image) is ROWS[row]
+
+
+@pytest.mark.parametrize(
+    ("option", "note", "variables", "known"),
+    [
+        (None, None, {}, (None, "")),
+        (True, False, {"CNB_USE_DAEMON": "false"}, (True, "option")),
+        (False, True, {"CNB_USE_DAEMON": "true"}, (False, "option")),
+        (None, True, {"CNB_USE_DAEMON": "false"}, (True, "note")),
+        (None, False, {"CNB_USE_DAEMON": "true"}, (False, "note")),
+        (None, None, {"CNB_USE_DAEMON": "T", "CNB_USE_LAYOUT": "true"}, (True, "CNB_USE_DAEMON")),
+        (None, None, {"CNB_USE_DAEMON": "0"}, (False, "CNB_USE_DAEMON")),
+        (None, None, {"CNB_USE_DAEMON": "banana", "CNB_USE_LAYOUT": "1"}, (False, "CNB_USE_LAYOUT")),
+        (None, None, {"CNB_USE_DAEMON": "", "CNB_USE_LAYOUT": "false"}, (None, "")),
+    ],
+)
+def test_the_first_that_speaks_says_which_build_it_is(
+    option: bool | None, note: bool | None, variables: dict[str, str], known: tuple[bool | None, str]
+) -> None:
+    assert policy.build_type(option, note, variables) == known
+
+
+# What must never happen.
+
+Case = tuple[str, bool | None, str, Row, Found, Daemon]
+ANSWERS = (HAS, LACKS, OTHER, SILENT)
+
+
+def every_case() -> Iterator[Case]:
+    """Yield all combinations: the table, the build, the reference it is about, what is decided, and the daemon."""
+    for name, digest, reference in itertools.product(ANSWERS, ANSWERS, (NAME, DIGEST, ID, EMPTY)):
+        for switched, daemon in itertools.product((True, False), (True, False, None)):
+            look = Daemon(name=name, digest=digest)
+            row, found = policy.restorer(switched, daemon, NAME, look)
+            yield "restorer", daemon, reference, policy.filled(row, reference, NAME * switched), found, look
+        for failed, before in itertools.product((True, False), (NAME, DIGEST, EMPTY)):
+            look = Daemon(name=name, digest=digest)
+            row, found = policy.after_restorer(failed, before, reference, NAME, look)
+            yield "after", None, reference, row, found, look
+        look = Daemon(name=name, digest=digest)
+        row, found = policy.exporter(reference, NAME, look)
+        yield "exporter", True, reference, policy.filled(row, reference, NAME), found, look
+
+
+CASES = list(every_case())
+
+
+def test_what_must_never_happen() -> None:
+    assert len(CASES) == 4 * 4 * 4 * (6 + 6 + 1)
+    for table, daemon, reference, row, found, look in CASES:
+        case = (table, daemon, reference, row, look.answers)
+        if row.write == "id":
+            assert daemon is True, f"an ID in a build that isn't known to be for a daemon: {case}"
+            assert found == HAS, f"an ID that the daemon doesn't have: {case}"
+        if row.write == "name" and reference:
+            assert table == "after" and look.answers[NAME] == HAS, f"a name that nobody has: {case}"
+        if table == "exporter":
+            assert row.write or reference, f"an empty reference goes to the exporter: {case}"
+            assert row.lookup and not row.child, f"only a restorer's lookup can be skipped: {case}"
+            assert look.answers.get(reference) != HAS or not row.write, f"what resolves is left: {case}"
+        if table == "restorer" and not daemon:
+            assert look.asked == [], f"a daemon is asked where none is known to be used: {case}"
+            assert not row.child or daemon is None, f"a known build has no child process: {case}"
+        assert len(look.asked) <= 2 and EMPTY not in look.asked, f"asked too often, or for nothing: {case}"
+        assert not row.fails or table == "exporter", f"only the export is sure to fail: {case}"
+        assert row.level != "warn" or row.outcome in ("not-in-daemon", "daemon-unknown", "retried"), case
+        if row.outcome == "retried":
+            assert found == HAS and not row.lookup, f"a second run that fails too: {case}"
+
+
+def test_every_row_is_reached_and_they_are_the_contract_s() -> None:
+    reached = {row.says for *_, row, _, _ in CASES}
+    said_without_a_decision = {"NOTHING_TO_DO", "UNREADABLE", "NOT_WRITTEN", "NOTED", "NOT_NOTED"}
+    assert {name for name, row in ROWS.items() if row.says not in reached} <= said_without_a_decision
+    names = "nothing-to-do no-switch registry-build daemon-build daemon-out-of-reach not-in-daemon unknown exporter"
+    assert {row.name for row in ROWS.values()} == {*names.split(), "analyzer", "not-written"}
+    outcomes = "passed-through noted no-lookup not-a-daemon-build prevented kept-name unchanged resolves reverted"
+    others = "filled retried not-in-daemon daemon-unknown unrepaired"
+    assert {row.outcome for row in ROWS.values()} == {*outcomes.split(), *others.split()}
+
+
+FACTS = {"daemon": "unix:///d", "detail": "exit status 1", "left": DIGEST, "build": "daemon", "known_by": "note"}
+FACTS |= {"run_image": NAME, "reference_before": DIGEST, "reference_after": DIGEST}
+
+
+def test_each_sentence_names_what_it_is_about_and_has_no_gap() -> None:
+    """An ID where an ID is meant, and a digest reference where that is."""
+    rows: list[Any] = [(row, found) for *_, row, found, _ in CASES] + [(row, policy.UNASKED) for row in ROWS.values()]
+    for row, found in rows:
+        said = policy.sentence(row, found, **FACTS)
+        assert not re.search(r"[{}]|  |None|\(\)| $", said), said
+        assert row.level == "debug" or row.outcome == "no-lookup" or re.search("r:1|r@sha256|exit status", said), said
+        if row.write == "id":
+            assert f"{ID[:12]}," in said or found != HAS, said
+        if row.fails and row is not policy.NOT_WRITTEN:
+            assert ("only for" in said) is bool(found.other) or found is policy.UNASKED, said
+            assert f"docker pull {'--platform linux/amd64 ' if found.own else ''}r:1" in said
+    for row, found, words in (
+        (policy.PUT_BACK, HAS, f"does not have {DIGEST}; set run-image.reference back to r:1, which it has"),
+        (policy.EXPORT_OTHER_PLATFORM, OTHER, "the daemon at unix:///d has r:1 only for linux/arm64"),
+        (policy.NOT_IN_DAEMON, OTHER, "not have r:1 for linux/amd64, only for linux/arm64; run"),
+        (policy.NOT_IN_DAEMON, OTHER._replace(other=""), "not have r:1 for linux/amd64; run"),
+        (policy.NOT_IN_DAEMON, LACKS, "not have r:1; run docker pull r:1 "),
     ):
-        yield Facts(
-            phase="restorer",
-            analyzed=analyzed,
-            run_image=run_image,
-            target=target,
-            image=image,
-            reference=reference,
-            named=named,
-        )
-    for build, policy, daemon, reference, named in itertools.product(BUILDS, POLICIES, BEFORE, KINDS, YES_NO):
-        yield Facts(phase="restorer", build=build, pull_policy=policy, daemon=daemon, reference=reference, named=named)
+        assert words in policy.sentence(row, found, **FACTS)
+    assert policy.NOT_WRITTEN.fails
 
 
-def exporter_starts() -> Iterator[Facts]:
-    for build, daemon, reference, image in itertools.product(BUILDS[:2], BEFORE, KINDS, YES_NO):
-        yield Facts(phase="exporter", build=build, daemon=daemon, reference=reference, image=image)
+ASKED = ["run", "r:1", "registry.example/run:1.0", "localhost:5000/a/b", "a__b/c--d", "a:Tag_1.0-x", ID, ID[:12]]
+ASKED += ["a" * 511, f"sha256:{ID}", DIGEST, f"[fe80::1]:5000/r@sha256:{ID}"]
+NO = ["", "..", "../../containers/x", "a/../b", "/a", "a/", "a//b", ".a", "-a", "a b", "a\n", "a?x=1", "a#b", "a%2e"]
+NO += ["r:1/..", "é", "\uff11", "a\0", "a\\b", "http://a", "x" * 512, "a;b", "UPPER:1", "$(a)", "../json?all=1"]
 
 
-def after_a_run(facts: Facts, step: Step) -> Iterator[Facts]:
-    """Yield all that a run of the restorer can leave; one that could not be given a group runs as called."""
-    asked = ("silent", "lacks", "has") if step.asks else (facts.daemon,)
-    for status in ("succeeded", "failed", "killed"):
-        for daemon in asked if status != "killed" else ("unasked", *asked):
-            for reference, rewritten in ((facts.reference, False), ("digest", True), ("id", True)):
-                for touched, analyzed in itertools.product(YES_NO, FILES):
-                    for run in ("as-called",) if step.lookup else ("without-lookup", "as-called"):
-                        yield facts.but(
-                            run=run,
-                            preventable=step.lookup or run == "without-lookup",
-                            status=status,
-                            daemon=daemon,
-                            reference=reference,
-                            rewritten=rewritten,
-                            touched=rewritten or touched,
-                            retried=facts.run != "none",
-                            analyzed=analyzed,
-                        )
-
-
-def answers(facts: Facts, step: Step) -> Iterator[Facts]:
-    """Yield all that can be known after a step."""
-    if step.action == "run":
-        yield from after_a_run(facts, step)
-    elif step.action == "ask-name":
-        yield from (facts.but(daemon=daemon) for daemon in ("silent", "lacks", "has"))
-    elif step.action == "ask-reference":
-        yield from (facts.but(resolves=found) for found in ("same", "other", "nowhere", "silent"))
-    else:
-        after = (facts.daemon, "has", "lacks", "silent")
-        yield from (facts.but(pull_tried=True, daemon=daemon) for daemon in after)
-
-
-def follow(facts: Facts) -> Iterator[tuple[Facts, Step | End]]:
-    """Yield every decision on every way that a run can take from these facts on."""
-    seen: set[Facts] = set()
-    ways = [facts]
-    while ways:
-        facts = ways.pop()
-        if facts in seen:
-            continue
-        seen.add(facts)
-        row = decide(facts)
-        yield facts, row
-        if isinstance(row, Step):
-            ways.extend(answers(facts, row))
-
-
-STARTS = [*restorer_starts(), *exporter_starts()]
-ALL = [decision for start in STARTS for decision in follow(start)]
-ENDS = [(facts, row) for facts, row in ALL if isinstance(row, End)]
-STEPS = [(facts, row) for facts, row in ALL if isinstance(row, Step)]
-
-
-def test_there_are_many_ways_and_each_ends() -> None:
-    assert len(ALL) > 4000
-    assert len(ENDS) > 3000
-
-
-def test_every_row_is_reached_on_some_way() -> None:
-    reached = {row.name for _, row in ALL}
-    extra = [Facts(phase="exporter", about=True), Facts(phase="exporter", api="newer")]
-    extra += [Facts(phase="exporter", analyzed="missing"), Facts(phase="exporter", analyzed="broken")]
-    extra += [Facts(phase="exporter", run_image=False)]
-    reached |= {decide(facts).name for facts in extra}
-    for phase in ("restorer", "exporter"):
-        assert {row.name for row in TABLES[phase]} - reached == set()
-
-
-def test_a_name_stands_for_one_row() -> None:
-    rows = {id(row): row.name for table in TABLES.values() for row in table}
-    assert len(rows) == len(set(rows.values()))
-
-
-def test_the_contract_s_rows_are_there() -> None:
-    names = {row.name for table in TABLES.values() for row in table}
-    assert {name.partition(":")[0] for name in names} == {
-        *("nothing-to-do", "no-switch", "registry-build", "daemon-build", "daemon-out-of-reach", "likely", "unknown"),
-        *("takes-it", "repairs", "heals", "note", "restorer failed", "left unreadable"),
-    }
-
-
-EVERYTHING = {
-    "about": YES_NO,
-    "api": APIS,
-    "named": YES_NO,
-    "group": FILES,
-    "extensions": YES_NO,
-    "analyzed": FILES,
-    "run_image": YES_NO,
-    "target": YES_NO,
-    "image": YES_NO,
-    "reference": KINDS,
-    "build": BUILDS,
-    "pull_policy": POLICIES,
-    "daemon": BEFORE,
-}
-
-
-@pytest.mark.parametrize("phase", ["analyzer", "restorer", "exporter", "other"])
-def test_every_combination_of_facts_before_anything_runs(phase: Any) -> None:
-    """Also those that are never gathered together."""
-    count = 0
-    for values in itertools.product(*EVERYTHING.values()):
-        f = Facts(phase=phase, **dict(zip(EVERYTHING, values, strict=True)))
-        row = decide(f)
-        count += 1
-        concerns_us = not f.about and f.api == "affected" and f.analyzed == "readable" and f.run_image
-        if phase == "restorer":
-            concerns_us &= f.group == "readable" and f.extensions and not f.target
-        if phase == "other" or not (concerns_us or (phase == "analyzer" and not f.about and f.api == "affected")):
-            assert isinstance(row, End), f
-            assert (row.outcome, row.finish, row.write, row.lookup) == ("passed-through", "exec", "nothing", True), f
-        if isinstance(row, Step):
-            assert f.build != "registry" or (row.action == "run" and not f.image and not f.named), f
-            assert row.lookup or (phase == "restorer" and concerns_us), f
-            continue
-        assert row.finish == "exec", f"nothing was run or asked yet: {f}"
-        assert row.write != "id", f"nothing was asked yet: {f}"
-        if phase == "restorer" and f.build == "daemon":
-            can_be_asked = concerns_us and f.image and f.daemon == "unasked"
-            assert not can_be_asked, f"an ID would be left to write: {f}"
-        if row.write == "name":
-            assert f.reference in ("empty", "id"), f
-            assert f.image, f
-        assert row.lookup or (phase == "restorer" and concerns_us and f.named), f
-    assert count == 331_776
-
-
-def test_no_exec_if_something_is_left_to_write() -> None:
-    """The restorer writes its reference over ours; what is to stand behind it needs us behind it."""
-    for facts, row in ENDS:
-        if facts.phase == "restorer" and row.finish == "exec":
-            assert row.write != "id", facts
-            assert not (facts.build == "daemon" and facts.daemon == "has"), facts
-            assert not (facts.rewritten and facts.daemon == "has"), facts
-
-
-def test_what_is_only_taken_for_the_restorer_is_not_execed_without_the_lookup() -> None:
-    """It may be a launcher that is not known as one, which fails on a flag of the restorer's: it has a second try."""
-    for facts, row in ENDS:
-        if facts.phase == "restorer" and not facts.named and row.finish == "exec":
-            assert row.lookup, facts
-
-
-def test_without_the_lookup_it_fails_only_if_it_fails_as_called_too() -> None:
-    for facts, row in ALL:
-        if (facts.run, facts.status) == ("without-lookup", "failed") and facts.analyzed == "readable":
-            again = isinstance(row, Step) and row.action == "run" and row.lookup
-            assert again or facts.touched or facts.retried, facts
-
-
-def test_if_nothing_indicates_the_build_type_nothing_is_pulled() -> None:
-    unknown = [(facts, row) for facts, row in STEPS if facts.build == "unknown"]
-    assert len(unknown) > 100
-    assert [facts for facts, row in unknown if row.action == "pull"] == []
-
-
-def test_no_image_id_is_written_in_a_registry_build() -> None:
-    assert [row for facts, row in ENDS if facts.build == "registry" and row.write == "id"] == []
-
-
-def test_a_registry_build_never_asks_the_daemon_and_keeps_the_lookup() -> None:
-    for facts, row in ALL:
-        if facts.build == "registry" and facts.image:
-            assert isinstance(row, End), facts
-            assert row.lookup, facts
-
-
-def test_an_id_is_only_written_if_the_daemon_has_the_image() -> None:
-    assert [facts for facts, row in ENDS if row.write == "id" and facts.daemon != "has"] == []
-
-
-def test_only_a_known_daemon_build_pulls_and_never_under_never() -> None:
-    for facts, row in STEPS:
-        if row.action == "pull":
-            assert facts.phase == "restorer"
-            assert facts.build == "daemon"
-            assert facts.pull_policy != "never"
-            assert not facts.pull_tried
-
-
-def test_an_id_is_written_after_the_restorer_or_before_an_exporter() -> None:
-    for facts, row in ENDS:
-        if row.write == "id" and facts.phase == "restorer":
-            assert row.finish == "return", facts
-            assert facts.status == "succeeded", facts
-
-
-def test_nothing_is_written_after_a_restorer_that_did_not_succeed() -> None:
-    for facts, row in ENDS:
-        if facts.status in ("failed", "killed"):
-            assert row.write == "nothing", facts
-
-
-def test_the_restorer_runs_at_most_twice_as_our_child() -> None:
-    for facts, row in STEPS:
-        if row.action == "run" and facts.run != "none":
-            assert not facts.retried
-            assert not facts.touched
-            assert row.lookup is (facts.run == "without-lookup")
-            assert row.lookup or (facts.daemon == "has" and facts.preventable)
-
-
-def test_a_signal_ends_it() -> None:
-    for facts, row in ALL:
-        if facts.status == "killed":
-            assert isinstance(row, End), facts
-            assert row.finish == "return", facts
-
-
-def test_only_never_refuses() -> None:
-    refused = [facts for facts, row in ENDS if row.finish == "refuse"]
-    assert refused
-    for facts in refused:
-        assert (facts.build, facts.pull_policy, facts.daemon) == ("daemon", "never", "lacks")
-        assert facts.run == "none"
-
-
-def test_no_image_id_stays_in_a_registry_build_at_the_exporter() -> None:
-    for facts, row in ENDS:
-        if facts.phase == "exporter" and facts.build == "registry" and facts.reference == "id" and facts.image:
-            assert row.write == "name"
-
-
-def test_no_empty_reference_beside_a_name_reaches_the_exporter() -> None:
-    for facts, row in ENDS:
-        if facts.phase == "exporter" and facts.reference == "empty" and facts.image:
-            assert row.write in ("name", "id"), facts
-
-
-def test_the_name_kept_is_a_warning_only_if_the_build_is_not_known() -> None:
-    kept = [(facts, row) for facts, row in ENDS if row.outcome == "kept-name"]
-    assert {facts.build for facts, _ in kept} == {"daemon", "unknown"}
-    for facts, row in kept:
-        assert row.level == ("info" if facts.build == "daemon" else "warn"), facts
-
-
-R: Any = {"phase": "restorer"}
-D: Any = {"phase": "restorer", "build": "daemon"}
-OTHER: Any = {"named": False}
-WELL: Any = {"run": "as-called", "status": "succeeded"}
-WITHOUT: Any = {"run": "without-lookup", "status": "succeeded"}
-REWRITTEN: Any = {**WELL, "reference": "digest", "rewritten": True, "touched": True}
-FAILED: Any = {"run": "as-called", "status": "failed"}
-FAILED_WITHOUT: Any = {"run": "without-lookup", "status": "failed"}
-E: Any = {"phase": "exporter", "reference": "digest", "build": "daemon"}
-CONTRACT: list[tuple[Any, str, str]] = [
-    # The facts, the row, and what it does: a step, or an end's outcome, with what differs from the usual.
-    ({**R, "about": True}, "nothing-to-do: version or help", "passed-through exec debug"),
-    ({**R, "api": "older"}, "nothing-to-do: Platform API", "passed-through exec debug"),
-    ({**R, "api": "newer"}, "nothing-to-do: Platform API", "passed-through exec debug"),
-    ({**R, "api": "unset"}, "nothing-to-do: Platform API", "passed-through exec debug"),
-    ({**R, "group": "missing"}, "nothing-to-do: no group.toml", "passed-through exec debug"),
-    ({**R, "group": "broken"}, "nothing-to-do: bad group.toml", "passed-through exec warn"),
-    ({**R, "extensions": False}, "nothing-to-do: no extension", "passed-through exec debug"),
-    ({**R, "analyzed": "missing"}, "nothing-to-do: no analyzed.toml", "passed-through exec debug"),
-    ({**R, "analyzed": "broken"}, "nothing-to-do: bad analyzed.toml", "passed-through exec warn"),
-    ({**R, "run_image": False}, "nothing-to-do: no run image", "passed-through exec warn"),
-    ({**R, "target": True}, "nothing-to-do: target known", "passed-through exec debug"),
-    ({**R, "image": False}, "no-switch", "no-lookup exec without"),
-    ({**R, "image": False, "build": "registry"}, "no-switch", "no-lookup exec without"),
-    ({**R, **OTHER, "image": False}, "no-switch: another program", "run without"),
-    ({**R, **WITHOUT, "image": False}, "no-switch: after another program", "no-lookup return"),
-    ({**R, **FAILED_WITHOUT, "image": False}, "restorer failed: retry as called", "run"),
-    ({**R, **FAILED, "image": False, "retried": True}, "restorer failed", "unchanged return"),
-    ({**R, "build": "registry"}, "registry-build", "not-a-daemon-build exec debug"),
-    ({**R, **OTHER, "build": "registry"}, "registry-build", "not-a-daemon-build exec debug"),
-    ({**R, "build": "registry", "reference": "digest"}, "registry-build", "not-a-daemon-build exec debug"),
-    ({**R, "build": "registry", "reference": "empty"}, "registry-build: empty reference", "filled exec name"),
-    ({**D, "daemon": "absent"}, "daemon-out-of-reach", "kept-name exec without"),
-    ({**D, "daemon": "denied"}, "daemon-out-of-reach", "kept-name exec without"),
-    ({**D, "daemon": "silent"}, "daemon-out-of-reach", "kept-name exec without"),
-    ({**D, **OTHER, "daemon": "silent"}, "daemon-out-of-reach: another program", "run without"),
-    (
-        {**D, "daemon": "silent", "reference": "empty"},
-        "daemon-out-of-reach: empty reference",
-        "filled exec without name",
-    ),
-    ({**R, "daemon": "denied"}, "daemon-out-of-reach: likely", "kept-name exec without warn"),
-    ({**R, **OTHER, "daemon": "denied"}, "daemon-out-of-reach: likely: another program", "run without"),
-    (
-        {**R, "daemon": "denied", "reference": "empty"},
-        "daemon-out-of-reach: likely: empty reference",
-        "filled exec without name warn",
-    ),
-    ({**D}, "daemon-build: run and ask", "run without asks"),
-    ({**D, "pull_policy": "never"}, "daemon-build: ask", "ask-name"),
-    ({**D, "pull_policy": "always"}, "daemon-build: ask", "ask-name"),
-    ({**D, "pull_policy": "always", "daemon": "has"}, "daemon-build: pull always", "pull"),
-    ({**D, "pull_policy": "always", "daemon": "lacks"}, "daemon-build: pull always", "pull"),
-    ({**D, "pull_policy": "always", "daemon": "has", "pull_tried": True}, "daemon-build: run", "run without"),
-    (
-        {**D, "pull_policy": "always", "daemon": "lacks", "pull_tried": True},
-        "daemon-build: not to be had",
-        "not-in-daemon exec warn",
-    ),
-    ({**D, "pull_policy": "never", "daemon": "has"}, "daemon-build: run", "run without"),
-    ({**D, "pull_policy": "never", "daemon": "lacks"}, "daemon-build: never", "not-in-daemon refuse error"),
-    ({**D, **WITHOUT, "daemon": "has"}, "daemon-build", "prevented return id"),
-    ({**D, **WITHOUT, "daemon": "has", "reference": "empty"}, "daemon-build", "prevented return id"),
-    ({**D, **WITHOUT, "daemon": "lacks"}, "daemon-build: pull", "pull"),
-    (
-        {**D, **WITHOUT, "daemon": "lacks", "pull_tried": True},
-        "daemon-build: can't be pulled",
-        "not-in-daemon exec warn",
-    ),
-    (
-        {**D, **WELL, "daemon": "lacks", "pull_tried": True, "retried": True},
-        "daemon-build: can't be pulled, retried",
-        "not-in-daemon return warn",
-    ),
-    ({**D, **REWRITTEN, "daemon": "has", "retried": True}, "daemon-build: retried", "retried return id"),
-    ({**D, **WITHOUT, "daemon": "silent"}, "daemon-out-of-reach: after the restorer", "kept-name return"),
-    (
-        {**D, **WITHOUT, "daemon": "silent", "reference": "empty"},
-        "daemon-out-of-reach: empty reference, after the restorer",
-        "filled return name",
-    ),
-    ({**D, **REWRITTEN, "daemon": "absent"}, "daemon-out-of-reach: rewritten", "kept-name return name"),
-    ({**R, **WITHOUT, "daemon": "denied"}, "daemon-out-of-reach: likely: after the restorer", "kept-name return warn"),
-    (
-        {**R, **WITHOUT, "daemon": "denied", "reference": "empty"},
-        "daemon-out-of-reach: likely: empty reference, after the restorer",
-        "filled return name warn",
-    ),
-    ({**R, **REWRITTEN, "daemon": "denied"}, "daemon-out-of-reach: likely: rewritten", "kept-name return name warn"),
-    ({**D, **FAILED_WITHOUT, "daemon": "has"}, "restorer failed: retry as called", "run"),
-    ({**D, **FAILED_WITHOUT, "daemon": "has", "touched": True}, "restorer failed", "unchanged return"),
-    ({**D, **FAILED, "daemon": "has", "retried": True}, "restorer failed", "unchanged return"),
-    ({**D, "run": "without-lookup", "status": "killed", "daemon": "lacks"}, "restorer failed", "unchanged return"),
-    ({**R}, "unknown: run and ask", "run asks"),
-    ({**R, **OTHER}, "unknown: run and ask", "run asks"),
-    ({**R, "daemon": "absent"}, "unknown: run", "run"),
-    ({**R, "daemon": "silent"}, "unknown: run", "run"),
-    ({**R, **FAILED, "daemon": "has"}, "restorer failed: retry without lookup", "run without"),
-    ({**R, **FAILED, "daemon": "has", "touched": True}, "restorer failed", "unchanged return"),
-    ({**R, **FAILED_WITHOUT, "daemon": "has", "retried": True}, "restorer failed", "unchanged return"),
-    ({**R, **FAILED, "daemon": "lacks"}, "restorer failed", "unchanged return"),
-    ({**D, **FAILED, "daemon": "has", "preventable": False}, "restorer failed", "unchanged return"),
-    ({**R, "run": "as-called", "status": "killed", "daemon": "has"}, "restorer failed", "unchanged return"),
-    ({**R, **WITHOUT, "daemon": "has", "retried": True}, "likely: retried", "retried return id"),
-    ({**R, **WELL, "daemon": "has", "reference": "empty"}, "likely: empty reference", "filled return id"),
-    ({**R, **WELL, "daemon": "has"}, "likely: unchanged", "unchanged return"),
-    ({**R, **REWRITTEN, "daemon": "has"}, "likely: ask for the reference", "ask-reference"),
-    ({**R, **REWRITTEN, "daemon": "has", "resolves": "same"}, "likely: resolves", "resolves return"),
-    ({**R, **REWRITTEN, "daemon": "has", "resolves": "other"}, "likely: reverted", "reverted return id"),
-    ({**R, **REWRITTEN, "daemon": "has", "resolves": "nowhere"}, "likely: reverted", "reverted return id"),
-    ({**R, **REWRITTEN, "daemon": "has", "resolves": "silent"}, "likely: no answer", "unrepaired return warn"),
-    (
-        {**R, **WELL, "daemon": "lacks", "reference": "empty"},
-        "unknown: empty reference, not in the daemon",
-        "daemon-unknown return warn",
-    ),
-    ({**R, **WELL, "daemon": "silent", "reference": "empty"}, "unknown: empty reference", "filled return name"),
-    ({**R, **WELL, "daemon": "absent", "reference": "empty"}, "unknown: empty reference", "filled return name"),
-    ({**R, **WELL, "daemon": "lacks"}, "unknown", "daemon-unknown return debug"),
-    ({**R, **WELL, "daemon": "absent"}, "unknown", "daemon-unknown return debug"),
-    ({**R, **REWRITTEN, "daemon": "absent"}, "unknown: rewritten", "daemon-unknown return warn"),
-    ({**R, **FAILED, "daemon": "absent", "reference": "empty"}, "restorer failed", "unchanged return"),
-    ({**R, **WELL, "analyzed": "broken"}, "left unreadable", "unrepaired return warn"),
-    ({**R, **FAILED, "analyzed": "missing"}, "left unreadable", "unrepaired return warn"),
-    ({**E, "about": True}, "nothing-to-do: version or help", "passed-through exec debug"),
-    ({**E, "api": "newer"}, "nothing-to-do: Platform API", "passed-through exec debug"),
-    ({**E, "analyzed": "missing"}, "nothing-to-do: no analyzed.toml", "passed-through exec debug"),
-    ({**E, "analyzed": "broken"}, "nothing-to-do: bad analyzed.toml", "passed-through exec warn"),
-    ({**E, "run_image": False}, "nothing-to-do: no run image", "passed-through exec warn"),
-    ({**E, "image": False}, "takes-it", "passed-through exec debug"),
-    ({**E, "image": False, "reference": "id", "build": "registry"}, "takes-it", "passed-through exec debug"),
-    ({**E, "reference": "name"}, "takes-it", "passed-through exec debug"),
-    ({**E, "reference": "id"}, "takes-it", "passed-through exec debug"),
-    ({**E, "reference": "digest", "build": "registry"}, "takes-it", "passed-through exec debug"),
-    ({**E, "reference": "id", "build": "registry"}, "heals", "name-restored exec name"),
-    ({**E, "reference": "empty", "build": "registry"}, "heals: empty reference", "filled exec name"),
-    ({**E}, "repairs: ask", "ask-name"),
-    ({**E, "reference": "empty"}, "repairs: ask", "ask-name"),
-    ({**E, "reference": "empty", "daemon": "has"}, "repairs: empty reference", "filled exec id"),
-    ({**E, "reference": "empty", "daemon": "lacks"}, "repairs: empty reference, no image", "filled exec name warn"),
-    ({**E, "reference": "empty", "daemon": "absent"}, "repairs: empty reference, no image", "filled exec name warn"),
-    ({**E, "daemon": "has"}, "repairs: ask for the reference", "ask-reference"),
-    ({**E, "daemon": "lacks"}, "repairs: ask for the reference", "ask-reference"),
-    ({**E, "daemon": "has", "resolves": "same"}, "repairs: resolves", "resolves exec"),
-    ({**E, "daemon": "has", "resolves": "other"}, "repairs", "reverted exec id"),
-    ({**E, "daemon": "has", "resolves": "nowhere"}, "repairs", "reverted exec id"),
-    ({**E, "daemon": "has", "resolves": "silent"}, "repairs: no answer", "unrepaired exec warn"),
-    ({**E, "daemon": "lacks", "resolves": "other"}, "repairs: resolves", "resolves exec"),
-    ({**E, "daemon": "lacks", "resolves": "nowhere"}, "repairs: not in the daemon", "not-in-daemon exec warn"),
-    ({**E, "daemon": "lacks", "resolves": "silent"}, "repairs: no answer", "unrepaired exec warn"),
-    ({**E, "daemon": "absent"}, "repairs: no answer", "unrepaired exec warn"),
-    ({**E, "daemon": "silent"}, "repairs: no answer", "unrepaired exec warn"),
-    ({"phase": "analyzer"}, "note", "noted exec debug"),
-    ({"phase": "analyzer", "noted": False}, "note: not written", "passed-through exec debug"),
-    ({"phase": "analyzer", "about": True}, "nothing-to-do: version or help", "passed-through exec debug"),
-    ({"phase": "analyzer", "api": "newer"}, "nothing-to-do: Platform API", "passed-through exec debug"),
-    ({"phase": "other"}, "nothing-to-do: another phase", "passed-through exec debug"),
-]
-
-
-def in_words(row: Step | End) -> str:
-    if isinstance(row, Step):
-        words = [row.action, "" if row.lookup else "without", "asks" if row.asks else ""]
-    else:
-        words = [row.outcome, row.finish, "" if row.lookup else "without"]
-        words += ["" if row.write == "nothing" else row.write, "" if row.level == "info" else row.level]
-    return " ".join(word for word in words if word)
-
-
-@pytest.mark.parametrize(
-    ("facts", "name", "does"), CONTRACT, ids=[f"{case[1]}, {n}" for n, case in enumerate(CONTRACT)]
-)
-def test_the_contract(facts: Any, name: str, does: str) -> None:
-    row = decide(Facts(**facts))
-    assert (row.name, in_words(row)) == (name, does)
-
-
-def test_every_end_of_the_tables_is_in_the_contract() -> None:
-    assert {name for _, name, _ in CONTRACT} == {row.name for table in TABLES.values() for row in table}
-
-
-def test_the_first_row_that_holds_counts() -> None:
-    assert decide(Facts(phase="restorer", about=True, api="newer")).name == "nothing-to-do: version or help"
-    assert decide(Facts(phase="restorer", api="newer", group="missing")).name == "nothing-to-do: Platform API"
-
-
-class Found(Record):
-    facts: Facts
-    steps: tuple[str, ...] = ()
-
-
-class Telling:
-    """A world that tells what it was asked to do."""
-
-    def do(self, step: Step, seen: Found) -> Found:
-        facts = seen.facts.but(daemon="has") if step.action == "ask-name" else seen.facts.but(resolves="nowhere")
-        return Found(facts=facts, steps=(*seen.steps, step.action))
-
-
-def test_settle_does_steps_until_an_end_and_changes_nothing_in_place() -> None:
-    start = Found(facts=Facts(**E))
-    seen, row = settle(start, Telling())
-    assert (seen.steps, row.name) == (("ask-name", "ask-reference"), "repairs")
-    assert start == Found(facts=Facts(**E))
-
-
-@pytest.mark.parametrize(
-    ("clues", "build", "by"),
-    [
-        (Clues(), "unknown", ""),
-        (Clues(option=True, note=False), "daemon", "option"),
-        (Clues(option=False, note=True), "registry", "option"),
-        (Clues(note=True, marker=False), "daemon", "note"),
-        (Clues(note=False, marker=True), "registry", "note"),
-        (Clues(marker=True, use_daemon=False), "daemon", "marker"),
-        (Clues(marker=False, use_daemon=True), "registry", "marker"),
-        (Clues(use_daemon=True, use_layout=True), "daemon", "CNB_USE_DAEMON"),
-        (Clues(use_daemon=False, previous="id"), "registry", "CNB_USE_DAEMON"),
-        (Clues(use_layout=True, previous="id"), "registry", "CNB_USE_LAYOUT"),
-        (Clues(use_layout=False, previous="id"), "daemon", "previous image"),
-        (Clues(previous="digest", policy_given=True), "registry", "previous image"),
-        (Clues(previous="name", policy_given=True), "daemon", "pull policy"),
-        (Clues(previous="empty", policy_given=True), "daemon", "pull policy"),
-    ],
-)
-def test_the_first_conclusive_evidence_counts(clues: Clues, build: str, by: str) -> None:
-    assert weigh(clues) == (build, by)
-
-
-def test_the_evidence_is_in_the_order_of_the_contract() -> None:
-    assert [evidence.name for evidence in EVIDENCE] == [
-        *("option", "note", "marker", "CNB_USE_DAEMON", "CNB_USE_LAYOUT", "previous image", "pull policy")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("build", "daemon", "sure"),
-    [
-        ("daemon", "absent", "known"),
-        ("registry", "has", "known"),
-        ("unknown", "has", "likely"),
-        ("unknown", "denied", "likely"),
-        ("unknown", "lacks", "unknown"),
-        ("unknown", "silent", "unknown"),
-        ("unknown", "absent", "unknown"),
-        ("unknown", "unasked", "unknown"),
-    ],
-)
-def test_how_certain_it_is(build: str, daemon: str, sure: str) -> None:
-    assert certainty(Facts(phase="restorer").but(build=build, daemon=daemon)) == sure
+def test_what_a_daemon_can_be_asked_for() -> None:
+    assert [text for text in ASKED if not policy.is_reference(text)] == []
+    assert [text for text in NO if policy.is_reference(text)] == []
