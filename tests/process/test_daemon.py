@@ -124,11 +124,10 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_the_time_limit_at_most(look: Look, faulty: Start, fault: str) -> None:
     answer, words = FAULTS[fault]
-    for server in (faulty(answer), faulty(HAS, answer)):
+    for server, said in ((faulty(answer), words), (faulty(HAS, answer), HANGS if words == HANGS else "")):
         began = time.monotonic()
-        found = look(server.url, "silent", words, timeout=0.5)
-        assert found.detail.startswith(f"{server.url}: ") and time.monotonic() - began < 0.5 + 4
-        words = words if words == HANGS else ""  # what comes first is the library's own then
+        assert look(server.url, "silent", said, timeout=0.5).detail.startswith(f"{server.url}: ")
+        assert time.monotonic() - began < 0.5 + 4
 
 
 def test_the_time_limit_is_the_user_s(ask: Ask, faulty: Start) -> None:
@@ -143,29 +142,21 @@ def test_the_time_limit_is_the_user_s(ask: Ask, faulty: Start) -> None:
 
 
 @pytest.mark.parametrize("answer", [FAULTS["a secret"][0], image(architecture=OTHER), image("", "", "")])
-def test_no_phase_minds_it(build: Build, layers: Layers, faulty: Start, answer: Answer) -> None:
+def test_no_exporter_minds_it(build: Build, layers: Layers, faulty: Start, answer: Answer) -> None:
     """On an image for another platform the app would stand, and exit 0 say nothing."""
-    url, asked = faulty(answer).url, answer is FAULTS["a secret"][0]
+    is_lacked = answer is not FAULTS["a secret"][0]
     layers.write(DIGEST, "r:1")
-    ended = build.run(build.phase("exporter", exits=5), "-daemon", "app", DOCKER_HOST=url)
-    ended.expect(code=5, err="", outcome="daemon-unknown" if asked else "not-in-daemon", reference=DIGEST)
+    ended = build.run(build.phase("exporter", exits=5), "-daemon", "app", DOCKER_HOST=faulty(answer).url)
+    ended.expect(code=5, err="", outcome="not-in-daemon" if is_lacked else "daemon-unknown", reference=DIGEST)
     assert (ended.out.count("\n"), SECRET in ended.out) == (1, False)
-    assert (f"docker pull --platform {OWN} r:1" in ended.out) is not asked
-    for phase, code, outcome, reference in (
-        (build.phase(exits=3), 3, "unchanged", "r:1"),
-        (build.phase("restorer.sh", rewrites_to=DIGEST), 0, "daemon-unknown", DIGEST),
-    ):
-        layers.write("r:1", "r:1")
-        ended = build.run(phase, options=("--strict",), DOCKER_HOST=url)
-        ended.expect(code=code, err="", outcome=outcome, reference=reference)
-        assert "docker pull" not in ended.out and SECRET not in ended.out
+    assert (f"docker pull --platform {OWN} r:1" in ended.out) is is_lacked
 
 
-@pytest.mark.parametrize("machine", ["x86_64 amd64", "aarch64 arm64", "armv7l arm", "i686 386", "loongarch64 loong64"])
+@pytest.mark.parametrize("machine", ["x86_64 amd64", "aarch64 arm64", "armv7l arm", "i686 386", "s390x s390x"])
 def test_a_machine_has_go_s_name(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
-    for name, go_s in (machine.split(), ("s390x", "s390x")):
-        monkeypatch.setattr(os, "uname", lambda name=name: types.SimpleNamespace(machine=name))
-        assert daemon.own_platform() == f"linux/{go_s}"
+    name, go_s = machine.split()
+    monkeypatch.setattr(os, "uname", lambda: types.SimpleNamespace(machine=name))
+    assert daemon.own_platform() == f"linux/{go_s}"
 
 
 # Whom it asks, and by what.
@@ -244,8 +235,6 @@ def test_the_user_s_configuration_is_not_looked_at(ask: Ask, look: Look, build: 
         look(mine.url, "has", HOME=str(build.directory))
     look(mine.url, "has", **environ, NETRC=str(build.directory / ".netrc"))
     ask(mine.url, "prevented", **environ)
-    (home / "config.json").write_bytes(b"{")
-    ask(mine.url, "prevented")
     assert (other.asked, set(seen)) == ([], {None})
 
 

@@ -89,6 +89,7 @@ def test_what_is_imported_late_is_in_a_bundle() -> None:
     assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "\n"
 
 
+# Says what was imported when the phase is started, and so what a bare interpreter would not have.
 TELLS = """
 import sys
 sys.path[:0] = {path!r}
@@ -101,7 +102,6 @@ sys.addaudithook(tell)
 from shim.__main__ import main
 main()
 """
-"""Says what was imported when the phase is started, and so what a bare interpreter would not have."""
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,6 @@ FORKED, FAILS = "after fork in shim.process.run", '[ "$CNB_GROUP_PATH" ] || exit
 
 
 class Way(NamedTuple):
-    """One way of a run."""
-
     arguments: tuple[str, ...]
     before: str
     right: str
@@ -55,8 +53,7 @@ class Way(NamedTuple):
     wrapper: tuple[str, ...] = ()
     steps: tuple[str, ...] = WRITES
     """Some that have to be among the steps, so that nothing is left out unseen."""
-    full: bool = False
-    """On a file system of its own, which is full."""
+    full: bool = False  # on a file system of its own, which is
     extra: str = ""
     keeps: str = ""
     """A file that lies beside analyzed.toml afterwards; JSON, or the same content."""
@@ -84,8 +81,6 @@ if os.getuid():  # mounts need root
 
 
 class Place:
-    """A layers directory of its own for one way, beside others."""
-
     def __init__(self, directory: pathlib.Path, way: Way, build: Build) -> None:
         self.way, self.disk = way, directory / "disk"
         self.disk.mkdir(parents=True)

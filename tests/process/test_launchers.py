@@ -21,14 +21,12 @@ KNOWN = {"ANALYZED_SHIM_DAEMON": "true"}
 
 @pytest.fixture(autouse=True)
 def launchers(tmp_path: pathlib.Path, build: Build, layers: Layers) -> pathlib.Path:
-    """Measuring coverage takes half of the time, and behind any launcher the shim goes the same way."""
-    build.unmeasured()
+    build.unmeasured()  # it takes half of the time, and behind any launcher the shim goes the same way
     return lay_out(tmp_path / "launchers")
 
 
 @pytest.fixture
-def trap(build: Build, tmp_path: pathlib.Path) -> Iterator[servers.Engine]:
-    """The daemon of our own environment, which the phase needn't get."""
+def trap(build: Build, tmp_path: pathlib.Path) -> Iterator[servers.Engine]:  # which the phase needn't get
     engine = servers.Engine(str(tmp_path / "trap.sock"))
     build.env["DOCKER_HOST"] = engine.url
     yield engine

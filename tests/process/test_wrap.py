@@ -13,7 +13,7 @@ import pytest
 
 from shim.call import WRAPPED
 from shim.demo import servers
-from tests.support.build import SHIM, Build, Ran
+from tests.support.build import Build
 from tests.support.layers import Layers
 from tests.support.parts import OTHER_ID, Parts
 from tests.support.processes import program
@@ -202,7 +202,7 @@ def test_a_row_of_the_exporter(world: World, layers: Layers, case: str, strict: 
         assert world.parts.engine.find("app:1") == f"sha256:{world.parts.id}"
 
 
-# The analyzer, and whole builds.
+# The analyzer.
 
 
 @pytest.mark.parametrize(
@@ -221,42 +221,6 @@ def test_the_analyzer_leaves_the_note_beside_analyzed_toml(
     ended.expect(code=7, out=f"{' '.join(words)}\n", err="", row="analyzer", outcome="noted", build=kind)
     assert layers.note.read_text().endswith(f"daemon = {str(kind == 'daemon').lower()}\n")
     assert stat.S_IMODE(layers.note.stat().st_mode) == 0o644
-
-
-PHASES = (("analyzer", "-run-image"), ("detector",), ("restorer",), ("exporter", "app:1"))
-
-
-def whole(world: World, wrapped: tuple[str, ...], daemon: bool, prefix: str, **environ: str) -> list[Ran]:
-    """Run a build's phases, of which some are wrapped, and return how they ended."""
-    ended = []
-    environ = {"STANDIN_SWITCH": world.parts.name, **environ}
-    for phase, *arguments in PHASES:
-        words = [*(["-daemon"] if daemon and arguments else []), *arguments]
-        words += [world.parts.name, "app:1"] if "-run-image" in words else []
-        start = (*SHIM, "run", "--") if phase in wrapped else ()
-        ended.append(world.build.call(*start, f"{prefix}/{phase}", *words, **environ).expect(code=0))
-    return ended
-
-
-@pytest.mark.parametrize("daemon", [True, False])
-@pytest.mark.parametrize("wrapped", ["restorer exporter", "restorer", "exporter", "0.17 restorer", "0.17 exporter"])
-def test_whole_builds(world: World, layers: Layers, wrapped: str, daemon: bool) -> None:
-    version, *phases = wrapped.split() if wrapped[0] == "0" else ("0.20", *wrapped.split())
-    if wrapped == "0.17 exporter" and not daemon:
-        pytest.skip("fails bare too: nothing is done to a registry build by its exporter's wrapper")
-    whole(world, tuple(phases), daemon, str(world.build.lifecycle), STANDIN_VERSION=version)
-    if daemon:
-        assert world.parts.engine.find("app:1") == f"sha256:{world.parts.id}"
-    else:
-        assert layers.reference == (world.parts.name if "restorer" in phases else world.parts.digest)
-
-
-def test_where_no_run_image_is_switched_the_build_no_longer_crashes(world: World) -> None:
-    environ = {"STANDIN_SWITCH": "", "STANDIN_EXTENSION": "1"}
-    for wrapped, daemon in (("analyzer restorer exporter", True), ("restorer", False)):
-        ended = whole(world, tuple(wrapped.split()), daemon, str(world.build.lifecycle), **environ)
-        assert " [no-lookup]" in ended[2].out
-    assert world.build.call(str(world.build.lifecycle / "restorer")).code == 2
 
 
 # Nothing to do.
@@ -319,7 +283,7 @@ def drop_ins(build: Build) -> pathlib.Path:
     directory.mkdir()
     program(directory / "lifecycle", (build.lifecycle / "lifecycle").read_text())
     (directory / "detector").symlink_to("lifecycle")
-    for phase in ("analyzer", "restorer", "exporter"):
+    for phase in WRAPPED:
         (directory / f"{phase}.real").symlink_to("lifecycle")
         program(directory / phase, f"#!{sys.executable}\nfrom shim.__main__ import drop_in\ndrop_in(__file__)\n")
     build.env["PYTHONPATH"] = os.getcwd()
@@ -327,22 +291,28 @@ def drop_ins(build: Build) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("version", ["0.17", "0.20"])
+@pytest.mark.parametrize("daemon", [True, False])
 def test_with_drop_ins_a_whole_build_needs_no_setting(
-    world: World, layers: Layers, drop_ins: pathlib.Path, version: str
+    world: World, layers: Layers, drop_ins: pathlib.Path, version: str, daemon: bool
 ) -> None:
-    for daemon, reference in ((True, "id"), (False, "name" if version == "0.17" else "digest")):
-        whole(world, (), daemon, str(drop_ins), STANDIN_VERSION=version)
-        assert layers.reference == world.words[reference]
+    """The other ways to wrap a build's phases are test_worlds's."""
+    of_daemon = ("-daemon",) * daemon
+    world.build.env |= {"STANDIN_VERSION": version, "STANDIN_SWITCH": world.parts.name}
+    world.build.call(str(drop_ins / "analyzer"), *of_daemon, "-run-image", world.parts.name, "app:1").expect(code=0)
+    for phase, arguments in (("detector", ()), ("restorer", ()), ("exporter", (*of_daemon, "app:1"))):
+        world.build.call(str(drop_ins / phase), *arguments).expect(code=0)
+    assert layers.reference == (world.parts.id if daemon else world.words["name" if version == "0.17" else "digest"])
+    if daemon:
+        assert world.parts.engine.find("app:1") == f"sha256:{world.parts.id}"
 
 
-@pytest.mark.parametrize("link", ["a link", "of another phase's name", "a directory's"])
+@pytest.mark.parametrize("link", ["bin/x", "bin/exporter", "place/restorer"])
 def test_a_drop_in_is_its_own_file_s_phase_by_whatever_link(world: World, drop_ins: pathlib.Path, link: str) -> None:
-    place = drop_ins.parent / "bin"
-    called = place / ("exporter" if "another" in link else "restorer" if "directory" in link else "x")
-    if "directory" in link:
-        place.symlink_to(drop_ins)
+    called = drop_ins.parent / link
+    if called.parent.name == "place":
+        called.parent.symlink_to(drop_ins)
     else:
-        place.mkdir()
+        called.parent.mkdir()
         called.symlink_to("../cnb/restorer")
     (drop_ins / "restorer.real").unlink()
     program(drop_ins / "restorer.real", '#!/bin/sh\necho "$0 $*"\n')

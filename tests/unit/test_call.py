@@ -83,50 +83,39 @@ def test_two_platform_apis_are_affected(text: str) -> None:
     assert read("restorer", CNB_PLATFORM_API=text).is_affected is (text not in OTHER_APIS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "flags"),
-    [
-        ("", ""),
-        ("-layers /l", "layers=/l"),
-        ("--layers=/l=m", "layers=/l=m"),
-        ("--layers /a -layers=/b", "layers=/b"),
-        ("-daemon -layers /l app -group /g", "daemon=true layers=/l"),
-        ("-daemon true -layers /l", "daemon=true"),
-        ("-daemon=false app", "daemon=false"),
-        ("-layers /l -- -group /g", "layers=/l"),
-        ("- -group /g", ""),
-        ("-log-level debug -skip-layers", "log-level=debug skip-layers=true"),
-        ("-cache-image '' -layers /l", "cache-image= layers=/l"),
-        ("-parallel -skip-restore -force -no-color app", "parallel=true skip-restore=true force=true no-color=true"),
-        ("-skip-chown -uid 1000", "skip-chown=true uid=1000"),  # of a fork
-        ("-retries=3 -skip-chown", "retries=3 skip-chown=true"),
-        ("-retries=3 -proxy http://p -skip-chown -daemon app", "retries=3 proxy=http://p skip-chown=true daemon=true"),
-    ],
-)
-def test_flags_are_go_s(arguments: str, flags: str) -> None:
-    wanted = dict(pair.split("=", 1) for pair in flags.split())
+FLAGS = {"": "", "-layers /l": "layers=/l", "--layers=/l=m": "layers=/l=m", "--layers /a -layers=/b": "layers=/b"}
+FLAGS |= {"-daemon true -layers /l": "daemon=true", "-daemon=false app": "daemon=false", "- -group /g": ""}
+FLAGS |= {"-daemon -layers /l app -group /g": "daemon=true layers=/l", "-layers /l -- -group /g": "layers=/l"}
+FLAGS |= {"-log-level debug -skip-layers": "log-level=debug skip-layers=true"}
+FLAGS |= {
+    "-cache-image '' -layers /l": "cache-image= layers=/l",
+    "-skip-restore -force": "skip-restore=true force=true",
+}
+FLAGS |= {"-parallel -no-color app": "parallel=true no-color=true"}
+# A fork's.
+FLAGS |= {"-skip-chown -uid 1000": "skip-chown=true uid=1000", "-retries=3 -skip-chown": "retries=3 skip-chown=true"}
+FLAGS |= {"-proxy http://p -skip-chown -daemon app": "proxy=http://p skip-chown=true daemon=true"}
+
+
+@pytest.mark.parametrize("arguments", FLAGS)
+def test_flags_are_go_s(arguments: str) -> None:
+    wanted = dict(pair.split("=", 1) for pair in FLAGS[arguments].split())
     assert read("restorer", *shlex.split(arguments)).flags == wanted
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", ""),
-        ("-group /g -layers /l", "-group /n -layers /l"),
-        ("-group=/g", "-group=/n"),
-        ("--group=/g -uid 7", "-group=/n -uid 7"),
-        ("-skip-chown -group /g", "-skip-chown -group /n"),
-        ("-group /a -group=/b", "-group /n -group=/n"),
-        ("-group ''", "-group /n"),
-        ("-layers /l -- -group /g", "-layers /l -- -group /g"),
-        ("-layers /l app -group /g", "-layers /l app -group /g"),
-    ],
-)
-def test_without_the_lookup_a_group_that_is_given_is_replaced_and_no_flag_is_added(before: str, after: str) -> None:
+REPLACED = {"": "", "-group /g -layers /l": "-group /n -layers /l", "-group=/g": "-group=/n", "-group ''": "-group /n"}
+REPLACED |= {"--group=/g -uid 7": "-group=/n -uid 7", "-group /a -group=/b": "-group /n -group=/n"}
+REPLACED |= {"-skip-chown --group /g": "-skip-chown --group /n"}
+REPLACED |= {words: words for words in ("-groups 1", "-layers /l -- -group /g", "-layers /l app -group /g")}
+
+
+@pytest.mark.parametrize("before", REPLACED)
+def test_without_the_lookup_a_group_that_is_given_is_replaced_and_no_flag_is_added(before: str) -> None:
     for launcher in ((), ("env", "A=b"), ("nice", "-group", "/g")):
         found = read(*launcher, "restorer", *shlex.split(before), PATH="/bin", CNB_GROUP_PATH="/g")
         argv, environ = found.without_lookup("/n")
-        assert (argv, environ) == ((*launcher, "restorer", *after.split()), {"PATH": "/bin", "CNB_GROUP_PATH": "/n"})
+        assert argv == (*launcher, "restorer", *REPLACED[before].split())
+        assert environ == {"PATH": "/bin", "CNB_GROUP_PATH": "/n"}
 
 
 def test_without_the_lookup_a_group_that_env_names_is_replaced() -> None:
@@ -148,23 +137,17 @@ def test_paths_are_the_flag_s_else_the_variable_s_else_the_default() -> None:
         assert f"{found.layers} {found.analyzed} {found.group} {found.note}" == wanted
 
 
-@pytest.mark.parametrize(
-    ("arguments", "variables", "daemon"),
-    [
-        ("", "", False),
-        ("-daemon", "", True),
-        ("-daemon -daemon=f", "", False),
-        ("-daemon=0", "CNB_USE_DAEMON=true", False),
-        ("", "CNB_USE_DAEMON=banana", False),
-        ("", "CNB_USE_DAEMON=true CNB_USE_LAYOUT=true", True),
-        ("-layout", "CNB_USE_DAEMON=true", False),
-        ("app -daemon", "", False),
-    ],
-)
-def test_what_an_analyzer_s_or_exporter_s_flags_say_of_the_build(arguments: str, variables: str, daemon: bool) -> None:
+FOR_DAEMON = ["-daemon |", "-daemon |CNB_USE_LAYOUT=true", "|CNB_USE_DAEMON=true CNB_USE_LAYOUT=true"]
+FOR_DAEMON += ["-layout=false|CNB_USE_DAEMON=1"]
+NOT_FOR_DAEMON = ["|", "-daemon -daemon=f|", "-daemon=0|CNB_USE_DAEMON=true", "|CNB_USE_DAEMON=banana", "app -daemon|"]
+
+
+@pytest.mark.parametrize("words", [*FOR_DAEMON, *NOT_FOR_DAEMON, "-layout|CNB_USE_DAEMON=true"])
+def test_what_an_analyzer_s_or_exporter_s_flags_say_of_the_build(words: str) -> None:
+    arguments, _, variables = words.partition("|")
     environ = dict(pair.split("=") for pair in variables.split())
-    assert read("analyzer", *arguments.split(), **environ).is_for_daemon is daemon
-    assert read("env", *variables.split(), "exporter", *arguments.split()).is_for_daemon is daemon
+    assert read("analyzer", *arguments.split(), **environ).is_for_daemon is (words in FOR_DAEMON)
+    assert read("env", *variables.split(), "exporter", *arguments.split()).is_for_daemon is (words in FOR_DAEMON)
 
 
 @pytest.mark.parametrize("flag", ["-version", "--version=1", "-h", "-help"])

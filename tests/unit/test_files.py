@@ -50,17 +50,13 @@ def test_one_value_changes_and_every_other_byte_stays(kind: str) -> None:
         assert edited_as(f'{head}"{old}"{tail}'.encode(), new) == f'{head}"{new}"{tail}'.encode()
 
 
-REFUSED = (
-    '[run-image]\nimage = "x"\n',
-    '[ run-image ]\nreference = "OLD"\n',
-    '["run-image"]\nreference = "OLD"\n',
-    'run-image.reference = "OLD"\n',
-    'run-image = { reference = "OLD", image = "x" }\n',
-    '[run-image]\nreference = """\nOLD"""\n',
-    '[run-image]\nreference = "OLD"\nx = nan\n',
+REFUSED = [
+    *('[run-image]\nimage = "x"\n', '[ run-image ]\nreference = "OLD"\n', '["run-image"]\nreference = "OLD"\n'),
+    *('run-image.reference = "OLD"\n', 'run-image = { reference = "OLD", image = "x" }\n'),
+    *('[run-image]\nreference = """\nOLD"""\n', '[run-image]\nreference = "OLD"\nx = nan\n'),
     'a = """\n' + "[run-image]\n" * 10 + '"""\n[run-image]\nreference = "OLD"\n',
     "[run-image]\nreference = 'old'\n#".ljust(4097, "x"),
-)
+]
 
 
 @pytest.mark.parametrize("text", REFUSED)
@@ -72,7 +68,7 @@ def test_what_no_lifecycle_writes_is_refused_and_stays_as_it_is(text: str) -> No
 
 def test_every_kind_of_string_on_one_line_can_be_replaced_in_a_table_of_up_to_four_kilobytes() -> None:
     for literal in ("'OLD'", '"\\u004FLD"', '"""OLD"""', "'''OLD'''"):
-        text = f"[run-image]\nreference = {literal} # kept\n#".ljust(4096, "x")
+        text = "# above\n" * 9 + f"[run-image]\nreference = {literal} # kept\n#".ljust(4096, "x")
         assert edited_as(text.encode(), ID).decode() == text.replace(literal, f'"{ID}"')
 
 
@@ -112,12 +108,12 @@ def test_what_is_read_of_an_analyzed_toml(tmp_path: pathlib.Path) -> None:
 
 
 def test_links_pipes_directories_and_files_with_two_names_are_not_read_or_replaced(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "target").write_text("x")
+    for name in ("target", "one"):
+        (tmp_path / name).write_text("x")
     (tmp_path / "symlink").symlink_to("target")
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
-    (tmp_path / "one").write_text("x")
     os.link(tmp_path / "one", tmp_path / "two")
     before = sorted(os.listdir(tmp_path))
     messages = dict.fromkeys(("symlink", "dangling"), "symbolic link") | {"two": "hard link"}
@@ -258,8 +254,7 @@ def test_a_directory_that_is_not_writable_has_the_same_file_written_in_place(old
 @pytest.mark.parametrize("how", ["written", "replaced", "of the same size"])
 def test_a_file_that_somebody_changed_meanwhile_is_left_alone(old: pathlib.Path, how: str) -> None:
     before, found = files.identity(old.stat()), analyzed.read(str(old))
-    assert analyzed.write_reference(found, "OLD") is found, "the same value"
-    assert files.identity(old.stat()) == before
+    assert analyzed.write_reference(found, "OLD") is found and files.identity(old.stat()) == before, "the same value"
     content = analyzed_toml("NEW" if how == "of the same size" else "somebody's", NAME)
     if how == "replaced":
         old.unlink()
@@ -336,14 +331,11 @@ def adversarial(length: int) -> dict[str, str]:
     return {
         "tables": "".join(f"[t{n}]\n" for n in range(length // 7)),
         "array tables": "[[a]]\n[a.b.c]\nx = 1\n" * (length // 20),
-        "a long key": "[" + "a." * (length // 2) + "a]\n",
-        "a long key with blanks": "x = {" + "a . " * (length // 4) + "a = 1}\n",
         "many keys of 80 parts": "".join("[" + "a." * 80 + f"b{n}]\n" for n in range(length // 170)),
         "dotted keys": "".join(f"a.b.c.k{n} = 1\n" for n in range(length // 12)),
         "deep arrays": "x = " + "[" * (length // 2) + "]" * (length // 2) + "\n",
         "an integer": "x = " + "9" * length + "\n",
         "quotation marks": "x = '" + '".' * (length // 2) + "'\n",
-        "backslashes outside": '\\"' * (length // 2) + "." * 200 + "\n",
         "quotes and dots on lines": ('"' + "." * 101 + "\n") * (length // 103),
         "headers": "[run-image]\n" * (length // 12),
         "headers in a string": 'x = """\n' + "[run-image]\n" * (length // 12) + '"""\n',
