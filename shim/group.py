@@ -37,6 +37,9 @@ def leave_group(path: str, group: str, data: bytes) -> None:
     """
     try:
         known = read_note(path)
+    except FileProblem:  # it is replaced, as nobody can read it
+        known = None
+    try:
         note = _NOTES[known] + _without_extensions(data)
         wanted = {key: value for key, value in toml.parse(group, data).items() if key != _KEY}
         if toml.parse(path, note) != {**({} if known is None else {"daemon": known}), **wanted}:

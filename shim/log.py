@@ -10,7 +10,6 @@ TRUE = ("1", "t", "T", "true", "TRUE", "True")
 """What Go's `strconv.ParseBool` takes for true, and so the lifecycle (https://pkg.go.dev/strconv#ParseBool)."""
 FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _MARKS = {"warn": "Warning: ", "error": "ERROR: "}
-_MOST = 2000
 
 
 def plain(text: object, most: int = 300) -> str:
@@ -43,7 +42,7 @@ class Log:
         """Write one line, with the outcome in brackets; if stdout can't be written to, nothing happens."""
         if LEVELS.index(level) < LEVELS.index(self.level):
             return
-        line = plain(f"{_MARKS.get(level, '')}{sentence}{f' [{outcome}]' if outcome else ''}", _MOST)
+        line = plain(f"{_MARKS.get(level, '')}{sentence}{f' [{outcome}]' if outcome else ''}", 2000)
         try:
             os.write(1, f"analyzed-shim: {line}\n".encode(errors="backslashreplace"))
         except OSError:

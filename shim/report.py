@@ -12,8 +12,7 @@ from shim.log import Log, plain
 from shim.policy import Found, Row
 from shim.settings import Settings
 
-SCHEMA = 2
-"""Raised if a field changes its meaning or goes; a new one doesn't raise it."""
+SCHEMA = 2  # raised if a field changes its meaning or goes; a new one doesn't raise it
 
 
 class Facts(NamedTuple):
