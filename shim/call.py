@@ -17,7 +17,7 @@ WRAPPED = ("analyzer", "restorer", "exporter")
 SOCKET = "unix:///var/run/docker.sock"
 _AFFECTED = ("0.10", "0.11")
 _BOOLEANS = ("daemon", "layout", "no-color", "parallel", "skip-layers", "skip-restore", "force", "version", "h", "help")
-"""The lifecycle's flags without a value. Of a fork's, what looks like a flag is not taken for the value of another."""
+# The lifecycle's flags without a value. Of a fork's, what looks like a flag is not taken for the value of another.
 _GROUP_PATH = "CNB_GROUP_PATH"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from shim.log import plain, without_secrets
 from shim.policy import Found, is_reference
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from docker.api.client import APIClient
 
+# What uname(2) calls a machine, and an image its architecture; most others have one name.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "loongarch64": "loong64"}
-"""What uname(2) calls a machine, and an image its architecture; most others have one name."""
 
 
 def own_platform() -> str:
@@ -42,6 +43,10 @@ class Daemon:
             return Found("silent", detail=f"{plain(reference, 80)} is not an image reference")
         try:
             if self._client is None:
+                if self._url.startswith("unix:///"):  # the usual case of Quarkus's restorer, which needs no import
+                    with socket.socket(socket.AF_UNIX) as probe:
+                        probe.settimeout(self._timeout)
+                        probe.connect(self._url.removeprefix("unix://"))
                 self._client = self._connect()
             from docker.errors import NotFound
 
@@ -61,10 +66,9 @@ class Daemon:
     def _connect(self) -> APIClient:
         """Make a client that looks at nothing but what a phase looks at.
 
-        docker-py and requests read the user's config.json, contexts, proxies, certificates and netrc by the
-        environment, which this process needs no more: the phase has a copy of its own.
+        docker-py and requests find config.json, contexts, proxies, certificates and netrc by the environment.
         """
-        os.environ.clear()
+        os.environ.clear()  # the phase has a copy of its own
         os.environ["HOME"] = os.devnull
         import warnings
 

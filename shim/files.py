@@ -15,8 +15,7 @@ from contextlib import contextmanager
 
 from shim.errors import FileProblem, WriteRefused
 
-LIMIT = 16 << 20
-"""Bytes of a file that are read at most; a real analyzed.toml has up to 100,000."""
+LIMIT = 16 << 20  # bytes of a file that are read at most; a real analyzed.toml has up to 100,000
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

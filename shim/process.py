@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
-_CHANGED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-"""The signals that the interpreter sets to be ignored, which a program would inherit."""
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-"""What asks a program to end."""
+_CHANGED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # to be ignored, which a program would inherit
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # what asks a program to end
 _NOT_FORWARDED = {
     *(signal.SIGKILL, signal.SIGSTOP),  # nobody can
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),  # faults of our own

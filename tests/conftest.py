@@ -97,7 +97,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByEngine(LoadScopeScheduling):  # type: ignore[misc]  # which has no types
         def _split_scope(self, nodeid: str) -> str:
             kind = re.search(rf"[\[-]({'|'.join(real.ENGINES)})[-\]]", nodeid)
-            return kind[1] if kind else nodeid
+            # The pages and the packages take as long as the rest of Docker's, and get a daemon of their own.
+            return f"{kind[1]} {'test_pa' in nodeid}" if kind else nodeid
 
     return ByEngine(config, log)
 
