@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from shim.log import plain, without_secrets
 from shim.policy import Found, is_reference
@@ -14,12 +13,11 @@ if TYPE_CHECKING:
 
     from docker.api.client import APIClient
 
-# What uname(2) calls a machine, and an image its architecture; most others have one name.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "loongarch64": "loong64"}
 
 
 def own_platform() -> str:
-    """Return this machine's OS and architecture as an image has them, such as linux/amd64."""
+    """Return the OS and architecture of this machine (uname(2)) as an image has them, such as linux/amd64."""
     machine = os.uname().machine
     return f"linux/{_ARCHITECTURES.get(machine, 'arm' if machine.startswith('armv') else machine)}"
 
@@ -43,7 +41,9 @@ class Daemon:
             return Found("silent", detail=f"{plain(reference, 80)} is not an image reference")
         try:
             if self._client is None:
-                if self._url.startswith("unix:///"):  # the usual case of Quarkus's restorer, which needs no import
+                if self._url.startswith("unix:///"):  # the usual case of Quarkus's restorer, which needs no docker-py
+                    import socket
+
                     with socket.socket(socket.AF_UNIX) as probe:
                         probe.settimeout(self._timeout)
                         probe.connect(self._url.removeprefix("unix://"))
