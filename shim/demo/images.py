@@ -52,34 +52,33 @@ def single(text: str, architecture: str) -> Image:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    layer = gzip.compress(raw.getvalue(), mtime=0)
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "config": {"Labels": {"io.buildpacks.stack.id": "standin"}},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(raw.getvalue())]},
-    }
+    return image(architecture, {"Labels": {"io.buildpacks.stack.id": "standin"}}, raw.getvalue())
+
+
+def image(architecture: str, config: dict[str, Any], *layers: bytes) -> Image:
+    """Make an image of layers, each a tar archive."""
+    rootfs = {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]}
+    whole = {"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs}
     blobs: dict[str, tuple[str, bytes]] = {}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": _add(blobs, CONFIG, json.dumps(config).encode()),
-        "layers": [_add(blobs, LAYER, layer)],
-    }
+    manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
+    manifest["config"] = _add(blobs, CONFIG, json.dumps(whole).encode())
+    manifest["layers"] = [_add(blobs, LAYER, gzip.compress(layer, mtime=0)) for layer in layers]
     top = _add(blobs, MANIFEST, json.dumps(manifest).encode())
     return Image(digest=str(top["digest"]), media_type=MANIFEST, blobs=blobs)
 
 
-def multi(text: str, architectures: tuple[str, ...] = ("amd64", "arm64")) -> Image:
-    blobs: dict[str, tuple[str, bytes]] = {}
+def multi(text: str) -> Image:
+    return index({name: single(f"{text} for {name}", name) for name in ("amd64", "arm64")})
+
+
+def index(images: dict[str, Image]) -> Image:
+    """Make an index of images by their architecture."""
+    blobs = {digest: blob for image in images.values() for digest, blob in image.blobs.items()}
     entries = []
-    for architecture in architectures:
-        image = single(f"{text} for {architecture}", architecture)
-        blobs.update(image.blobs)
+    for architecture, image in images.items():
         entry = {"mediaType": MANIFEST, "digest": image.digest, "size": len(image.blobs[image.digest][1])}
         entries.append({**entry, "platform": {"os": "linux", "architecture": architecture}})
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-    top = _add(blobs, INDEX, json.dumps(index).encode())
+    top = _add(blobs, INDEX, json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode())
     return Image(digest=str(top["digest"]), media_type=INDEX, blobs=blobs)
 
 

@@ -120,7 +120,8 @@ class Phase:
         flags.formatter_class = argparse.RawDescriptionHelpFormatter
         flags.add_argument("-version", action="store_true")
         defaults = {"run-image": env.get("STANDIN_RUN_IMAGE"), "layers": env.get("CNB_LAYERS_DIR") or "/layers"}
-        for flag in (*defaults, "analyzed", "group", "cache-dir", "log-level", "build-image", "app", "stack"):
+        paths = "analyzed group cache-dir app stack platform buildpacks extensions order generated launcher"
+        for flag in (*defaults, *paths.split(), "log-level", "build-image"):
             flags.add_argument(f"-{flag}", f"--{flag}", default=defaults.get(flag))
         for flag, variable in (("uid", "CNB_USER_ID"), ("gid", "CNB_GROUP_ID")):
             flags.add_argument(f"-{flag}", f"--{flag}", type=int, default=int(env.get(variable) or 0))
@@ -130,8 +131,7 @@ class Phase:
         self.name = name
         self.flags = flags.parse_args([argument.replace("-daemon=true", "-daemon") for argument in arguments])
         api = tuple(map(int, (env.get("CNB_PLATFORM_API") or "0.3").split(".")))
-        self.newer = api >= (0, 12)
-        self.extends = api >= (0, 10)
+        self.extends, self.newer = api >= (0, 10), api >= (0, 12)
         self.version = env.get("STANDIN_VERSION") or "0.20"
         layers = self.flags.layers
         self.analyzed = self.flags.analyzed or env.get("CNB_ANALYZED_PATH") or f"{layers}/analyzed.toml"

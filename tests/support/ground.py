@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from shim.demo.images import Image
-from shim.demo.lifecycle import ARCHITECTURE
 from tests.support import real
 
-APIS = ("0.10", "0.11")
 CASES = ("multi", "single", "pinned", "stale", "unrelated", "daemon-only", "absent", "no-switch", "no-extension")
 SWITCHED = CASES[:7]
-
-NIGHTLY = bool(os.environ.get("NIGHTLY"))
-
-WAYS: dict[str, tuple[str, ...]] = {
-    "all three": ("analyzer", "restorer", "exporter"),
-    "the restorer alone": ("restorer",),
-    "all three, no socket at the restorer": ("analyzer", "restorer", "exporter"),
-    "the exporter alone": ("exporter",),
-}
-
-FAILS_BARE = ("daemon-only", "no-switch")
-"""Where the restorer itself fails, so that the exporter's wrapper never has its turn."""
 
 
 class Ground:
@@ -62,9 +46,3 @@ class Ground:
 
     def pushed(self, name: str, image: str) -> str:
         return self.registry.push(name, self.images[image])
-
-
-def id_in(engine: real.Engine, image: Image) -> str:
-    """Return the bare ID that an image of its tag has in an engine."""
-    digest = image.digest if engine.kind == "containerd" else image.config_digest(ARCHITECTURE)
-    return digest.removeprefix("sha256:")

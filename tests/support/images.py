@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import io
-import json
 import tarfile
 from typing import Any
 
 from shim.call import WRAPPED
-from shim.demo.images import CONFIG, INDEX, LAYER, MANIFEST, Image
+from shim.demo import images
+from shim.demo.images import Image
 from shim.demo.lifecycle import ARCHITECTURE
 
 METADATA = "io.buildpacks.builder.metadata"
@@ -52,47 +50,8 @@ def packed(members: list[Any]) -> bytes:
     return out.getvalue()
 
 
-def image(*layers: list[Any], architecture: str = ARCHITECTURE, labels: dict[str, str] | None = None) -> Image:
+def image(*layers: list[Any], architecture: str = ARCHITECTURE, environ: Any = (), **labels: str) -> Image:
     """An image of layers, as a registry holds it."""
-    blobs: dict[str, tuple[str, bytes]] = {}
-
-    def add(media_type: str, content: bytes) -> dict[str, Any]:
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        blobs[digest] = (media_type, content)
-        return {"mediaType": media_type, "digest": digest, "size": len(content)}
-
-    plain = [packed(members) for members in layers]
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "created": "2020-01-01T00:00:00Z",
-        "config": {
-            "User": "1000",
-            "Env": ["A=b", "P=/x:$y"],
-            "Labels": {"a.b": "c", **(labels or {})},
-            "WorkingDir": "/layers",
-        },
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in plain]},
-        "history": [{"created": "2020-01-01T00:00:00Z", "created_by": f"layer {at}"} for at in range(len(plain))],
-    }
-    entries = [add(LAYER, gzip.compress(one, mtime=0)) for one in plain]
-    content = {"schemaVersion": 2, "mediaType": MANIFEST, "config": add(CONFIG, json.dumps(config).encode())}
-    top = add(MANIFEST, json.dumps({**content, "layers": entries}).encode())
-    return Image(digest=str(top["digest"]), media_type=MANIFEST, blobs=blobs)
-
-
-def index(*images: tuple[str, Image]) -> Image:
-    """An index of images by their architecture."""
-    entries = [
-        {
-            "mediaType": MANIFEST,
-            "digest": one.digest,
-            "size": len(one.blobs[one.digest][1]),
-            "platform": {"os": "linux", "architecture": architecture},
-        }
-        for architecture, one in images
-    ]
-    content = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    blobs = {name: blob for _, one in images for name, blob in one.blobs.items()}
-    return Image(digest=digest, media_type=INDEX, blobs={**blobs, digest: (INDEX, content)})
+    config: dict[str, Any] = {"User": "1000", "Labels": {"a.b": "c", **labels}, "WorkingDir": "/layers"}
+    config["Env"] = ["A=b", "P=/x:$y", *environ]
+    return images.image(architecture, config, *map(packed, layers))

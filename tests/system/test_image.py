@@ -18,13 +18,14 @@ import pytest
 
 from shim import __version__
 from shim.call import WRAPPED
+from shim.demo.images import index
 from shim.demo.lifecycle import ARCHITECTURE
 from shim.errors import ShimError, WrongUse
 from shim.image import _extract as extract
 from shim.image import builder, check_image
 from shim.install import NAME
 from tests.support import real
-from tests.support.images import ETC, METADATA, OTHER, image, index, lifecycle, member
+from tests.support.images import ETC, METADATA, OTHER, image, lifecycle, member
 
 APIS = "io.buildpacks.lifecycle.apis"
 VERSION = "io.buildpacks.lifecycle.version"
@@ -79,7 +80,7 @@ def test_a_copy_has_the_whole_directory_on_top_and_all_else_as_it_was(real_parts
     engine, registry = real_parts
     above = [[member("etc/more", b"x")]] if kind == "builder" else []
     labels = {**offers("0.11"), **(HAS if kind == "builder" else {})}
-    name = registry.push(f"image/{kind}:1", image([member(*ETC)], lifecycle(), *above, labels=labels))
+    name = registry.push(f"image/{kind}:1", image([member(*ETC)], lifecycle(), *above, **labels))
     tag = f"{registry.host}/image/{kind}-shim:1"
     made, told = derive(engine, name, tag)
     assert [line.partition(" ")[0] for line in told if ": " not in line.partition(" ")[2]][:4]
@@ -155,7 +156,7 @@ def test_another_architecture_is_refused_before_anything_is_copied(real_parts: P
     assert not any("copying" in line for line in told)
     if isinstance(problem.value, WrongUse):  # else the daemon refused to pull it
         assert f"docker pull --platform linux/{ARCHITECTURE}" in problem.value.tip
-    both = index((OTHER, image(lifecycle(OTHER), architecture=OTHER)), (ARCHITECTURE, image(lifecycle())))
+    both = index({OTHER: image(lifecycle(OTHER), architecture=OTHER), ARCHITECTURE: image(lifecycle())})
     name = registry.push("image/both:1", both)
     derive(engine, name, f"{registry.host}/image/both-shim:1")
     assert inspect(engine, f"{registry.host}/image/both-shim:1")["Architecture"] == ARCHITECTURE
@@ -299,7 +300,7 @@ AFFECTED: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
 def test_who_is_affected(real_parts: Parts, labels: str) -> None:
     engine, registry = real_parts
     given, answer, platforms = AFFECTED[labels]
-    name = registry.push(f"image/check-{labels.replace(' ', '-').lower()}:1", image(lifecycle(), labels=given))
+    name = registry.push(f"image/check-{labels.replace(' ', '-').lower()}:1", image(lifecycle(), **given))
     lines = check_image(name, engine.url, lambda _: None)
     assert all(line.isprintable() for line in lines)
     assert f"affected: {answer}" in [":".join(line.split(":")[:2]) for line in lines]
@@ -313,7 +314,7 @@ def test_who_is_affected(real_parts: Parts, labels: str) -> None:
 def test_labels_of_odd_shapes_end_in_a_line(real_parts: Parts) -> None:
     engine, registry = real_parts
     labels = {APIS: '{"platform": {"supported": 5}}', METADATA: '{"lifecycle": 7, "extensions": NaN}'}
-    name = registry.push("image/shapes:1", image(lifecycle(), labels=labels))
+    name = registry.push("image/shapes:1", image(lifecycle(), **labels))
     with pytest.raises(ShimError) as problem:
         check_image(name, engine.url, lambda _: None)
     assert str(problem.value).isprintable()
@@ -322,7 +323,7 @@ def test_labels_of_odd_shapes_end_in_a_line(real_parts: Parts) -> None:
 @pytest.mark.engines("docker")
 def test_the_drop_ins_are_found(real_parts: Parts) -> None:
     engine, registry = real_parts
-    name = registry.push("image/found:1", image([member(*ETC)], lifecycle(), labels={**HAS, **offers("0.10")}))
+    name = registry.push("image/found:1", image([member(*ETC)], lifecycle(), **HAS, **offers("0.10")))
     assert "drop-ins: none" in check_image(name, engine.url, lambda _: None)
     derive(engine, name, f"{registry.host}/image/found-shim:1")
     lines = check_image(f"{registry.host}/image/found-shim:1", engine.url, lambda _: None)

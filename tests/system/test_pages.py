@@ -6,13 +6,11 @@ what is here: the registry, the daemon, the layers directory, and the stand-in's
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +20,7 @@ import yaml
 from shim.demo import lifecycle as standin
 from tests.support.build import SHIM
 from tests.support.ground import Ground
+from tests.support.images import image, member
 from tests.support.layers import Layers
 from tests.support.needs import leave_out, package_index
 from tests.support.processes import program
@@ -133,29 +132,11 @@ class Place:
     def push_image(self, name: str) -> str:
         """Push an image with the stand-in's lifecycle, as a builder or a lifecycle image is."""
         text = pathlib.Path(standin.__file__).read_text().partition("\n")[2]
+        files = [member("cnb/lifecycle/lifecycle", f"#!/usr/bin/python3 -S\n{text}".encode())]
+        files += [member(f"cnb/lifecycle/{phase}", link="lifecycle") for phase in standin.PHASES]
+        files += [member(directory, link=f"usr/{directory}") for directory in ("lib", "lib64", "bin")]
         environ = {**self.standin, "CNB_USER_ID": "1000", "CNB_GROUP_ID": "1000"}
-        variables = "".join(f"ENV {key}={value}\n" for key, value in environ.items())
-        files = {
-            "Dockerfile": f"FROM scratch\n{variables}USER 1000\nCOPY . /\n",
-            "cnb/lifecycle/lifecycle": f"#!/usr/bin/python3 -S\n{text}",
-        }
-        links = {f"cnb/lifecycle/{phase}": "lifecycle" for phase in standin.PHASES}
-        context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as archive:
-            for path, content in files.items():
-                header = tarfile.TarInfo(path)
-                header.size, header.mode = len(content.encode()), 0o755
-                archive.addfile(header, io.BytesIO(content.encode()))
-            for path, target in {**links, "lib": "usr/lib", "lib64": "usr/lib64", "bin": "usr/bin"}.items():
-                header = tarfile.TarInfo(path)
-                header.type, header.linkname = tarfile.SYMTYPE, target
-                archive.addfile(header)
-        full = f"{self.registry.host}/{name}"
-        context.seek(0)
-        built = self.engine.client.build(fileobj=context, custom_context=True, tag=full, decode=True)
-        assert not [step for step in built if "error" in step]
-        assert not [step for step in self.engine.client.push(full, stream=True, decode=True) if "error" in step]
-        return full
+        return self.registry.push(name, image(files, environ=[f"{key}={value}" for key, value in environ.items()]))
 
 
 @pytest.fixture
