@@ -39,9 +39,8 @@ def check(call: Call, chosen: Settings, lifecycle: str) -> list[str]:
     daemon = daemon_of(call, chosen)
     names = {True: "daemon build", False: "registry build", None: "unknown"}
     yes = group.has_extensions(call.group, data)
-    api_line = call.platform_api or "not set; 0.10 and 0.11 behave the same, so one of them is assumed"
     return [
-        f"Platform API: {api_line}",
+        f"Platform API: {call.platform_api or 'not set; 0.10 and 0.11 behave the same, so one of them is assumed'}",
         f"drop-ins: {_drop_ins(lifecycle)}",
         f"build type: {names[build]}{f' (by {known_by})' if known_by else ''}",
         f"image extension: {'yes' if yes else 'no'}",
@@ -66,14 +65,15 @@ def _foreseen(call: Call, build: bool | None, extensions: bool, found: Analyzed,
     if answer is not policy.UNASKED:
         said = {"has": f"has {found.name} ({answer.image_id})", "silent": f"can't be asked ({answer.detail})"}
         lines.append(f"daemon: {said.get(answer.state, policy.sentence(policy.NOT_IN_DAEMON, answer, **facts))}")
+    if not found.image:
+        return lines
     if "@sha256:" in found.reference and found.reference != found.image and build is not False:
-        facts |= {"reference_before": found.reference, "detail": daemon.look(found.reference).detail}
         row, answer = policy.exporter(found.reference, found.name, daemon.look)
-        facts["left"] = found.reference
+        facts |= {"left": found.reference, "reference_before": found.reference, "detail": answer.detail}
         lines.append(f"at the export: {policy.sentence(row, answer, **facts)} [{row.outcome}]")
         if row is not policy.EXPORT_RESOLVES:
             lines.append("to do: wrap the exporter, or run analyzed-shim fix --daemon before it")
-    elif build is None and found.image:
+    elif build is None:
         lines.append("to do: wrap the analyzer too, or pass --daemon or --no-daemon")
     return lines
 

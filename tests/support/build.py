@@ -57,7 +57,7 @@ class Build:
             **{
                 k: v
                 for k, v in os.environ.items()
-                if not k.startswith(("CNB_", "ANALYZED_SHIM_", "DOCKER_", "STANDIN_"))
+                if not k.startswith(("CNB_", "ANALYZED_SHIM_", "DOCKER_", "STANDIN_", "PYTHONUNBUFFERED"))
             },
             "CNB_PLATFORM_API": "0.11",
             "CNB_LAYERS_DIR": str(layers.path),
