@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import subprocess
 import time
-from collections.abc import Callable
 
 import pytest
 
 from shim.demo import servers
 from tests.support.build import SHIM, Build
 from tests.support.layers import ID, Layers, analyzed_toml
-from tests.support.mounts import in_mount_namespace
 from tests.support.needs import needs_root
 
 DIGEST = f"r@sha256:{'0' * 64}"
 RUN_IMAGE = '# group-extensions\n[run-image]\nreference = "r:1"\nimage = "r:1"\n'
-FILES: dict[str, str | Callable[[pathlib.Path], object]] = {
+FILES = {
     "malformed": "# group-extensions\n[run-image\nimage = ",
-    "of Windows": f"\ufeff{RUN_IMAGE}",
     "too deep": f"{RUN_IMAGE}a = {'[' * 100_000}",
-    "a long number": f"{RUN_IMAGE}a = {'9' * 5000}",
     "too large": f"{RUN_IMAGE}{'#' * (16 << 20)}",
     "escapes": f"{RUN_IMAGE}\x1b[2J\r::set-output name=x::y\n",
-    "missing": lambda path: None,
-    "a pipe": os.mkfifo,
-    "a device": lambda path: path.symlink_to("/dev/zero"),
-    "a hard link": lambda path: os.link(path.parents[1] / "other", path),
-    "unreadable": lambda path: path.touch(0),
+    "missing": "",
 }
 
 
@@ -55,65 +46,35 @@ def run_as_called(build: Build, phase: str, *words: str, outcome: str = "passed-
     assert len(line) < 600 and time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize(
-    ("phase", "name"), [("restorer", "group.toml"), ("restorer", "analyzed.toml"), ("exporter", "analyzed.toml")]
-)
+@pytest.mark.parametrize("where", ["restorer group.toml", "restorer analyzed.toml", "exporter analyzed.toml"])
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_is_none(at: Build, layers: Layers, phase: str, name: str, kind: str) -> None:
-    path, other, make = layers.path / name, layers.path.parent / "other", FILES[kind]
-    path.rename(other)
-    content = other.read_bytes()
-    if callable(make):
-        if kind == "unreadable" and os.getuid() == 0:
-            pytest.skip("root may read any file")
-        make(path)
-    else:
-        path.write_bytes(make.encode())
+def test_a_file_that_is_none(at: Build, where: str, kind: str) -> None:
+    """What isn't a plain file is test_rights's."""
+    phase, name = where.split()
+    path = at.layers.path / name
+    path.write_bytes(FILES[kind].encode())
+    if kind == "missing":
+        path.unlink()
     run_as_called(at, phase, str(path))
-    assert other.read_bytes() == content
-    if not callable(make):
-        assert (path.read_bytes().decode(), layers.stray()) == (make, set())
+    assert kind == "missing" or path.read_bytes().decode() == FILES[kind]
+    assert (path.exists(), at.layers.stray()) == (kind != "missing", set())
 
 
-@pytest.mark.parametrize("kind", ["garbage", "a number", "link"])
-def test_a_note_that_is_none_says_nothing_and_is_written_again(at: Build, layers: Layers, kind: str) -> None:
-    target = layers.path.parent / "target"
-    target.write_text("daemon = false\n")
-    if kind == "link":
-        layers.note.symlink_to(target)
-    else:
-        layers.note.write_bytes(bytes(range(256)) if kind == "garbage" else b"daemon = 3\n")
-    phase = at.phase()
-    ended = at.run(phase).expect(code=0, build="unknown", outcome="unchanged", err="")
-    assert (ended.out.count("\n"), str(layers.note) in ended.out) == (1, True)
-    at.run(at.phase("analyzer"), "-daemon", "app").expect(code=0, err="")
-    heals = kind != "link"
-    at.run(phase).expect(code=0, known_by="note" if heals else None, reference=ID if heals else "r:1")
-    assert target.read_text() == "daemon = false\n"
-
-
-@pytest.mark.parametrize("place", ["gone", "a directory in the note's place"])
-def test_a_note_that_can_not_be_left_says_what_the_restorer_won_t_know(at: Build, layers: Layers, place: str) -> None:
-    at.env["CNB_LAYERS_DIR"] = path = str(layers.path.parent / "place")
-    if place != "gone":
-        os.makedirs(f"{path}/analyzed-shim.toml")
+def test_a_note_that_can_not_be_left_says_what_the_restorer_won_t_know(at: Build) -> None:
+    at.env["CNB_LAYERS_DIR"] = path = str(at.directory / "gone")
     run_as_called(at, "analyzer", f"{path}/analyzed-shim.toml can't be written", "--daemon", outcome="daemon-unknown")
 
 
-NAMES = ["../../containers/x", "a" * 5000, "r\\r::set-output name=a::b", "r:\\u202e\\u001b[2J\\nERROR: x"]
+NAMES = ["../../containers/x", f"r\\r::set-output name=a::b\\u202e\\u001b[2J\\nERROR: {'a' * 5000}"]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:30])
 def test_no_reference_is_asked_of_nobody(at: Build, layers: Layers, engine: servers.Engine, name: str) -> None:
     """It stands in a file that the build's user can write, and would become another question, or a line of its own."""
-    for reference, phase, arguments in (
-        (name, "restorer", ()),
-        (name, "exporter", ("-daemon",)),
-        (DIGEST, "restorer", ()),
-    ):
+    for reference, phase in ((name, "restorer"), (name, "exporter"), (DIGEST, "restorer")):
         layers.write(reference, name)
         content = layers.toml.read_bytes()
-        ended = at.run(at.phase(phase), *arguments, options=("--daemon",)).expect(code=0, err="")
+        ended = at.run(at.phase(phase), "-daemon", options=("--daemon",)).expect(code=0, err="")
         assert (ended.out.count("\n"), ended.out[:-1].isprintable(), len(ended.out) < 2100) == (1, True, True)
         assert all(str(value).isprintable() and len(str(value)) <= 2000 for value in ended.report.values())
         assert layers.toml.read_bytes() == content
@@ -124,7 +85,7 @@ def test_no_reference_is_asked_of_nobody(at: Build, layers: Layers, engine: serv
 
 
 @needs_root
-@pytest.mark.parametrize("how", ["read-only", "read-only, strict", "full"])
+@pytest.mark.parametrize("how", ["read-only", "full"])
 @pytest.mark.parametrize("phase", ["restorer", "exporter"])
 def test_a_directory_that_takes_nothing(at: Build, layers: Layers, phase: str, how: str) -> None:
     """The note can't be written, and so the lookup isn't prevented; what a file has room for is written in place."""
@@ -134,23 +95,21 @@ def test_a_directory_that_takes_nothing(at: Build, layers: Layers, phase: str, h
     if how == "full":
         script = f"cp -a {here} {here}2; mount -t tmpfs -o size=64k none {here}; cp {here}2/* {here}/; "
         script += f"cat /dev/zero > {here}/fill 2>/dev/null || :"
-    options = ("--daemon", "--strict" if "strict" in how else "--no-strict")
-    words = ("-daemon", "app") if phase == "exporter" else ()
     path = at.phase(phase, does=f"cat {layers.toml}", exits=5)
-    ended = in_mount_namespace(script, *SHIM, "run", *options, "--", str(path), *words, build=at)
-    line, _, rest = ended.stdout.partition("\n")
-    assert (ended.returncode, ended.stderr) == (81 if "strict" in how else 5, "")
-    assert rest == ("" if "strict" in how else content.replace(DIGEST, ID) if how == "full" else content)
+    inside = ("unshare", "-m", "sh", "-ec", f'{script}\nexec "$@"', "sh")
+    ended = at.call(*inside, *SHIM, "run", "--daemon", "--", str(path), "-daemon", "app").expect(code=5, err="")
+    line, _, rest = ended.out.partition("\n")
+    assert rest == (content.replace(DIGEST, ID) if how == "full" else content)
     reason = "No space left on device" if how == "full" else "Read-only file system"
     file = layers.note if phase == "restorer" else layers.toml
-    assert ("[reverted]" if how == "full" and words else f"{file} can't be written: {reason}") in line
+    repaired = how == "full" and phase == "exporter"
+    assert ("[reverted]" if repaired else f"{file} can't be written: {reason}") in line
 
 
-def test_a_report_that_can_not_be_written_is_a_line(at: Build, layers: Layers) -> None:
-    for place in ("/no/such/dir/r.json", "/dev/full", str(layers.path)):
-        layers.write("r:1", "r:1")
-        ended = at.run(at.phase(), options=("--daemon", "--report", place)).expect(code=0, reference=ID, err="")
-        assert f"{place} can't be written" in ended.out and ended.out.count("\n") == 2
+def test_a_report_that_can_not_be_written_is_a_line(at: Build) -> None:
+    ended = at.run(at.phase(), options=("--daemon", "--report", "/no/such/dir/r.json"))
+    ended.expect(code=0, reference=ID, err="")
+    assert "/no/such/dir/r.json can't be written" in ended.out and ended.out.count("\n") == 2
 
 
 @pytest.mark.parametrize("option", ["--no-strict", "--daemon"])
@@ -172,49 +131,42 @@ def test_shims_side_by_side_on_one_layers_directory(at: Build, layers: Layers, o
 # Its settings.
 
 
-@pytest.mark.parametrize(
-    ("options", "environ", "words"),
-    [
-        ("--timeout 1h", {}, "--timeout is '1h'"),
-        ("", {"ANALYZED_SHIM_DAEMON": "yes"}, "ANALYZED_SHIM_DAEMON is 'yes' (it takes true or false)"),
-        ("", {"ANALYZED_SHIM_STRICT": "\x1b[2J"}, "ANALYZED_SHIM_STRICT is"),
-        ("--bogus=s3cret", {}, "unknown option --bogus (analyzed-shim run --help lists the options)"),
-        ("--phase bogus", {}, "--phase is 'bogus' (it takes analyzer, "),
-    ],
-)
-def test_wrong_use_is_64(at: Build, options: str, environ: dict[str, str], words: str) -> None:
-    phase = at.phase(does="echo ran")
-    ended = at.run(phase, options=options.split(), **environ).expect(code=64, err="")
-    assert words in ended.out and "s3cret" not in ended.out
+WRONG = {
+    "--bogus=s3cret -- PHASE": "unknown option --bogus (analyzed-shim run --help lists the options)",
+    "--daemon --docker-host": "--docker-host",
+    "--": "no phase to run (analyzed-shim run [OPTIONS] -- [LAUNCHER...] PHASE [ARG]...)",
+    "-- PHASE": "ANALYZED_SHIM_STRICT is '\\x1b[2J' (it takes true or false)",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_use_is_64_and_one_line(at: Build, words: str) -> None:
+    command = [*SHIM, "run", *words.replace("PHASE", str(at.phase(does="echo ran"))).split()]
+    environ = {"ANALYZED_SHIM_STRICT": "\x1b[2J"} if words == "-- PHASE" else {}
+    ended = at.call(*command, **environ).expect(code=64, err="")
+    assert WRONG[words] in ended.out and "s3cret" not in ended.out
     assert (ended.out.count("\n"), ended.out[:-1].isprintable()) == (1, True)
-    for level in ("info", "debug") if environ else ():
-        at.run(phase, **environ, CNB_PLATFORM_API="0.12", CNB_LOG_LEVEL=level).expect(code=0)
+    for level in ("info", "debug") if environ else ():  # a bad variable fails no build with nothing to do
+        at.call(*command, **environ, CNB_PLATFORM_API="0.12", CNB_LOG_LEVEL=level).expect(code=0)
 
 
-def test_without_a_phase_or_a_value_it_is_wrong_use(build: Build) -> None:
-    for words in ((), ("--",), ("--daemon", "--docker-host")):
-        build.call(*SHIM, "run", *words).expect(code=64, err="")
+SECRETS = {
+    'CNB_REGISTRY_AUTH={"https://r/v1":"Basic s3cret/+x=="}|PHASE': 127,
+    "env|DOCKER_HOST=tcp://u:s3cret@127.0.0.1:1|CNB_REGISTRY_AUTH=s3cret/x|PHASE|-x|s3cret": 0,
+    "env|-S|TOKEN=s3cret PHASE": 0,
+}
 
 
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        (("CNB_REGISTRY_AUTH=s3cret", "restorer"), 127),
-        (('CNB_REGISTRY_AUTH={"https://r/v1":"Basic s3cret/+x=="}', "{phase}"), 127),
-        (("env", "DOCKER_HOST=tcp://u:s3cret@127.0.0.1:1", "CNB_REGISTRY_AUTH=s3cret/x", "{phase}", "-x", "s3cret"), 0),
-        (("env", "-S", "TOKEN=s3cret {phase}"), 0),
-        (("env", "TOKEN=s3cret", "/no/such/restorer"), 127),
-    ],
-)
-def test_no_line_and_no_report_has_a_launcher_s_words(at: Build, words: tuple[str, ...], code: int) -> None:
-    command = [word.replace("{phase}", str(at.phase())) for word in words]
+@pytest.mark.parametrize(("words", "code"), SECRETS.items())
+def test_no_line_and_no_report_has_a_launcher_s_words(at: Build, words: str, code: int) -> None:
+    command = words.replace("PHASE", str(at.phase())).split("|")
     ended = at.call(*SHIM, "run", "--daemon", "--", *command, CNB_LOG_LEVEL="debug").expect(code=code)
     assert "s3cret" not in ended.out + json.dumps(ended.report)
     assert ended.out[:-1].replace("\n", "").isprintable()
 
 
-def test_a_path_that_is_no_utf_8_can_be_said(build: Build, tmp_path: pathlib.Path) -> None:
-    odd = tmp_path / "odd\udcff"
+def test_a_path_that_is_no_utf_8_can_be_said(build: Build) -> None:
+    odd = build.directory / "odd\udcff"
     odd.mkdir()
     (odd / "group.toml").write_text("group-extensions = [\n")
     ended = build.run(build.phase(exits=7), "-layers", str(odd)).expect(code=7, outcome="passed-through")
@@ -224,8 +176,8 @@ def test_a_path_that_is_no_utf_8_can_be_said(build: Build, tmp_path: pathlib.Pat
 # Its own surroundings.
 
 
-@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full 2>/dev/full", "| true"])
-def test_a_stream_that_is_closed_full_or_broken_changes_nothing(known: Build, layers: Layers, redirect: str) -> None:
+@pytest.mark.parametrize("redirect", [">/dev/full 2>/dev/full", "| true"])
+def test_a_stream_that_is_full_or_broken_changes_nothing(known: Build, layers: Layers, redirect: str) -> None:
     phase = known.phase(exits=7)
     for option, outcome in (("--daemon", ID), ("--no-daemon", "r:1")):
         layers.write("r:1", "r:1")
@@ -235,12 +187,11 @@ def test_a_stream_that_is_closed_full_or_broken_changes_nothing(known: Build, la
         assert ((layers.path.parent / "code").read_text(), layers.reference) == ("7\n", outcome)
 
 
-@pytest.mark.parametrize("text", ["(", ""])
-@pytest.mark.parametrize("package", ["docker", "requests", "tomlkit", "tomllib", "json"])
-def test_a_fault_of_the_shim_itself_fails_no_build(known: Build, layers: Layers, package: str, text: str) -> None:
-    """An installation that is broken: the package is there, and can't be imported, or has nothing in it."""
+@pytest.mark.parametrize("package", ["docker", "tomlkit", "tomllib", "json"])
+def test_a_fault_of_the_shim_itself_fails_no_build(known: Build, layers: Layers, package: str) -> None:
+    """An installation that is broken: the package is there, and has nothing in it."""
     (known.directory / "broken").mkdir()
-    (known.directory / "broken" / f"{package}.py").write_text(f"{text}\n")
+    (known.directory / "broken" / f"{package}.py").touch()
     known.unmeasured()
     for phase, word, reference in (("restorer", "-x", "r:1"), ("exporter", "-daemon", DIGEST)):
         layers.write(reference, "r:1")

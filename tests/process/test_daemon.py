@@ -7,13 +7,12 @@ import gc
 import json
 import os
 import pathlib
-import signal
 import socket
-import subprocess
+import ssl
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import trustme
@@ -23,13 +22,10 @@ from shim.demo.lifecycle import ARCHITECTURE
 from shim.policy import Found
 from tests.support import daemons
 from tests.support.build import SHIM, Build, Ran
-from tests.support.certificates import certificates, serving
-from tests.support.daemons import HAS, LACKS, Answer, Faulty, Request, Tcp, image, raw, text
-from tests.support.layers import ID, Layers
-from tests.support.processes import wait_for
+from tests.support.daemons import HAS, LACKS, Answer, Faulty, Request, image, raw, serving, text
+from tests.support.layers import ID
 
 Start = Callable[..., Faulty]
-StartTcp = Callable[..., Tcp]
 Ask = Callable[..., Ran]
 Look = Callable[..., Found]
 OTHER = "arm64" if ARCHITECTURE == "amd64" else "amd64"
@@ -39,18 +35,32 @@ SECRET = "s3cret"
 
 
 @pytest.fixture
-def ask(build: Build, layers: Layers) -> Ask:
+def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+    """Start a daemon that answers so."""
+    started: list[Faulty] = []
+
+    def start(image: Answer = HAS, version: Answer = daemons.VERSION, tcp: ssl.SSLContext | bool = False) -> Faulty:
+        started.append(Faulty(tmp_path / f"{len(started)}.sock", image, version, tcp))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.fixture
+def ask(build: Build) -> Ask:
     """Run a restorer of a known daemon build, which says nothing itself, and compare what became of it."""
     phase = build.phase()
     build.unmeasured()  # which may take longer than a daemon that hangs
 
     def run(url: str, outcome: str, *words: str, options: tuple[str, ...] = (), **environ: str) -> Ran:
-        layers.write("r:1", "r:1")
+        build.layers.write("r:1", "r:1")
         ended = build.run(phase, options=("--daemon", *options), **{"DOCKER_HOST": url, **environ})
         ended.expect(code=0, outcome=outcome, reference=ID if outcome == "prevented" else "r:1", err="")
         assert (ended.out.count("\n"), ended.out[:-1].isprintable()) == (1, True), ended.out
-        assert len(ended.out) < 500
-        assert all(word in ended.out for word in words), ended.out
+        assert len(ended.out) < 500 and all(word in ended.out for word in words), ended.out
         assert SECRET not in ended.out + json.dumps(ended.report)
         return ended
 
@@ -90,21 +100,21 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
         (text(500, b'{"message": "out\\u001b[2J\\nof order of s3cret@h"}'), "kept-name", "out\\x1b[2J of order of ***"),
     ],
 )
-def test_what_its_answer_becomes(ask: Ask, faulty: Start, answer: Answer, outcome: str, words: str) -> None:
-    server = faulty(answer)
+def test_what_its_answer_becomes(ask: Ask, start: Start, answer: Answer, outcome: str, words: str) -> None:
+    server = start(answer)
     ask(server.url, outcome, words)
     assert server.asked == ["GET /version", "GET /v1.41/images/r:1/json"]
 
 
-def test_what_its_answer_says(look: Look, faulty: Start) -> None:
+def test_what_its_answer_says(look: Look, start: Start) -> None:
     for answer in (text(404, b"<html>Not Found</html>", "text/html"), text(404, b'{"message": "\\u001b[2J"}')):
-        assert look(faulty(answer).url, "lacks") == Found("lacks")
-    assert look(faulty(image(ID)).url, "has") == Found("has", ID)
-    assert look(faulty(image(system="windows")).url, "lacks") == Found("lacks", "", "", OWN, f"windows/{ARCHITECTURE}")
+        assert look(start(answer).url, "lacks") == Found("lacks")
+    assert look(start(image(ID)).url, "has") == Found("has", ID)
+    assert look(start(image(system="windows")).url, "lacks") == Found("lacks", "", "", OWN, f"windows/{ARCHITECTURE}")
     for bad in (f"sha256:{ID[:12]}", f"sha512:{ID}", ID.upper(), ""):
-        look(faulty(image(bad)).url, "silent", f"answered with the image ID {bad.removeprefix('sha256:')}")
+        look(start(image(bad)).url, "silent", f"answered with the image ID {bad.removeprefix('sha256:')}")
     for answer in (image(None), image(7), text(200, b'{"Id": "sha256:%s"}' % ID.encode()), text(200, b"[1, 2]")):
-        look(faulty(answer).url, "silent")
+        look(start(answer).url, "silent")
 
 
 HANGS = "no answer within 0.5 s; --timeout raises it"
@@ -116,37 +126,37 @@ FAULTS: dict[str, tuple[Answer, str]] = {
     "half an answer": (raw(daemons.HALF), ""),
     "a secret": (text(500, b'{"message": "tcp://me:s3cret@h:1 and https://me:s3cret@h"}'), "*** and ***"),
     "closes": (raw(b""), ""),
-    "silent": (daemons.hang, HANGS),
-    "silent in the middle": (daemons.hang_in_the_middle, HANGS),
+    "silent": (raw(b"", 30), HANGS),
+    "silent in the middle": (raw(daemons.HALF, 30), HANGS),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_costs_the_time_limit_at_most(look: Look, faulty: Start, fault: str) -> None:
+def test_a_fault_costs_the_time_limit_at_most(look: Look, start: Start, fault: str) -> None:
     answer, words = FAULTS[fault]
-    for server, said in ((faulty(answer), words), (faulty(HAS, answer), HANGS if words == HANGS else "")):
+    for server, said in ((start(answer), words), (start(HAS, answer), HANGS if words == HANGS else "")):
         began = time.monotonic()
         assert look(server.url, "silent", said, timeout=0.5).detail.startswith(f"{server.url}: ")
         assert time.monotonic() - began < 0.5 + 4
 
 
-def test_the_time_limit_is_the_user_s(ask: Ask, faulty: Start) -> None:
+def test_the_time_limit_is_the_user_s(ask: Ask, start: Start) -> None:
     def slow(request: Request) -> None:
         time.sleep(1)
         HAS(request)
 
-    ask(faulty(slow).url, "prevented", options=("--timeout=1.8",))
+    ask(start(slow).url, "prevented", options=("--timeout=1.8",))
     began = time.monotonic()
-    ask(faulty(daemons.hang).url, "kept-name", "no answer within 1.2 s", ANALYZED_SHIM_TIMEOUT="1.2")
+    ask(start(FAULTS["silent"][0]).url, "kept-name", "no answer within 1.2 s", ANALYZED_SHIM_TIMEOUT="1.2")
     assert 1.2 <= time.monotonic() - began < 1.2 + 4
 
 
 @pytest.mark.parametrize("answer", [FAULTS["a secret"][0], image(architecture=OTHER), image("", "", "")])
-def test_no_exporter_minds_it(build: Build, layers: Layers, faulty: Start, answer: Answer) -> None:
+def test_no_exporter_minds_it(build: Build, start: Start, answer: Answer) -> None:
     """On an image for another platform the app would stand, and exit 0 say nothing."""
     is_lacked = answer is not FAULTS["a secret"][0]
-    layers.write(DIGEST, "r:1")
-    ended = build.run(build.phase("exporter", exits=5), "-daemon", "app", DOCKER_HOST=faulty(answer).url)
+    build.layers.write(DIGEST, "r:1")
+    ended = build.run(build.phase("exporter", exits=5), "-daemon", "app", DOCKER_HOST=start(answer).url)
     ended.expect(code=5, err="", outcome="not-in-daemon" if is_lacked else "daemon-unknown", reference=DIGEST)
     assert (ended.out.count("\n"), SECRET in ended.out) == (1, False)
     assert (f"docker pull --platform {OWN} r:1" in ended.out) is is_lacked
@@ -162,15 +172,13 @@ def test_a_machine_has_go_s_name(monkeypatch: pytest.MonkeyPatch, machine: str) 
 # Whom it asks, and by what.
 
 NOBODY = {
-    "unix://{}/no-such.sock": "no such file or directory",
-    **dict.fromkeys(("unix://{}/dead", "unix://{}/file", "unix://{}", "tcp://127.0.0.1:1"), "connection refused"),
-    "unix://{}/full": "",
-    f"unix:///{'x' * 200}": "too long",
-    "tcp://127.0.0.1:1?token=s3cret": "127.0.0.1:1",
-    **dict.fromkeys(("tcp://user:s3cret@127.0.0.1:1", "user:s3cret@127.0.0.1:1"), "127.0.0.1:1"),
-    **dict.fromkeys(("http://user:s3cret@127.0.0.1:1", "ssh://user:s3cret@127.0.0.1", "tcp://127.0.0.1:99999"), ""),
-    **dict.fromkeys(("tcp://", "fd://", "npipe://x", "banana", "tcp://h", "tcp://[::1"), ""),
+    "no such file or directory": ["unix://{}/no-such.sock"],
+    "connection refused": ["unix://{}/dead", "unix://{}/file", "unix://{}", "tcp://127.0.0.1:1"],
+    "too long": [f"unix:///{'x' * 200}"],
+    "127.0.0.1:1": ["tcp://127.0.0.1:1?token=s3cret", "tcp://user:s3cret@127.0.0.1:1", "user:s3cret@127.0.0.1:1"],
+    "": ["http://user:s3cret@127.0.0.1:1", "ssh://user:s3cret@127.0.0.1", "tcp://127.0.0.1:99999", "unix://{}/full"],
 }
+NOBODY[""] += ["tcp://", "fd://", "npipe://x", "banana", "tcp://h", "tcp://[::1"]
 
 
 def test_where_nobody_answers(ask: Ask, look: Look, build: Build) -> None:
@@ -185,8 +193,9 @@ def test_where_nobody_answers(ask: Ask, look: Look, build: Build) -> None:
     for one in sockets[3:]:
         one.setblocking(False)
         one.connect_ex(str(there / "full"))
-    for url, words in NOBODY.items():
-        look(url.format(there), "silent", words, timeout=0.5)
+    for words, urls in NOBODY.items():
+        for url in urls:
+            look(url.format(there), "silent", words, timeout=0.5)
     for url in ("tcp://user:s3cret@127.0.0.1:1", "ssh://user:s3cret@127.0.0.1", "banana", "\x1b"):
         ask(url, "kept-name")
         ask("unix:///x", "kept-name", options=("--docker-host", url))
@@ -198,16 +207,16 @@ def test_where_nobody_answers(ask: Ask, look: Look, build: Build) -> None:
         one.close()
 
 
-def test_no_other_daemon_is_asked(look: Look, faulty: Start, tcp: StartTcp) -> None:
+def test_no_other_daemon_is_asked(look: Look, start: Start) -> None:
     """Moby's client follows no redirect of a question, and so a daemon can't say who else is to be asked."""
-    other = tcp()
+    other = start(tcp=True)
     to = text(307, b"", Location=f"{other.url.replace('tcp:', 'http:')}/v1.41/images/r:1/json")
-    for server in (tcp(None, to), faulty(to), faulty(HAS, to)):
+    for server in (start(to, tcp=True), start(to), start(HAS, to)):
         look(server.url, "silent")
     assert other.asked == []
 
 
-BAD: list[object] = [None, [], 7, "x", {"r": 7}, {"r": "x"}, {"r": {"auth": None}}, {"r": {"auth": "!"}}]
+BAD: list[object] = [None, [], "x", {"r": 7}, {"r": {"auth": None}}, {"r": {"auth": "!"}}]
 CONFIGURATIONS: list[object] = [
     *({key: bad} for key in ("auths", "proxies", "HttpHeaders", "credHelpers", "credsStore") for bad in BAD),
     {"proxies": {"default": {"httpProxy": "http://127.0.0.1:1"}}, "HttpHeaders": {"a": "b\r\nc"}, "currentContext": 7},
@@ -215,7 +224,7 @@ CONFIGURATIONS: list[object] = [
 ]
 
 
-def test_the_user_s_configuration_is_not_looked_at(ask: Ask, look: Look, build: Build, tcp: StartTcp) -> None:
+def test_the_user_s_configuration_is_not_looked_at(ask: Ask, look: Look, build: Build, start: Start) -> None:
     """Neither is the engine that a context of it names, nor a password of a netrc told."""
     seen: list[str | None] = []
 
@@ -224,7 +233,7 @@ def test_the_user_s_configuration_is_not_looked_at(ask: Ask, look: Look, build: 
         HAS(request)
 
     (build.directory / ".netrc").write_text("default login me password s3cret\n")
-    home, other, mine = build.directory / ".docker", tcp(None, image(f"sha256:{'0' * 64}")), tcp(None, answer)
+    home, other, mine = build.directory / ".docker", start(image("0" * 64), tcp=True), start(answer, tcp=True)
     meta = home / "contexts" / "meta" / "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # foo
     meta.mkdir(parents=True)
     (meta / "meta.json").write_text(json.dumps({"Name": "foo", "Endpoints": {"docker": {"Host": other.url}}}))
@@ -249,10 +258,10 @@ ENVIRONMENTS: list[dict[str, str]] = [
 ]
 
 
-def test_no_other_variable_keeps_it_from_asking(ask: Ask, look: Look, faulty: Start, tcp: StartTcp) -> None:
+def test_no_other_variable_keeps_it_from_asking(ask: Ask, look: Look, start: Start) -> None:
     """In this process one by one, and in one of its own, where `docker` is imported with them, all at once."""
     together = {name: value for environ in ENVIRONMENTS for name, value in environ.items()}
-    for server in (faulty(HAS), tcp()):
+    for server in (start(), start(tcp=True)):
         for environ in ENVIRONMENTS:
             look(server.url, "has", **environ)
         ask(server.url, "prevented", **{**together, "PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1", "HOME": ""})
@@ -261,86 +270,54 @@ def test_no_other_variable_keeps_it_from_asking(ask: Ask, look: Look, faulty: St
         assert server.asked[-1] == "GET /v1.30/images/r:1/json"
 
 
-def test_an_api_version_that_is_none_is_survived(look: Look, faulty: Start) -> None:
+def test_an_api_version_that_is_none_is_survived(look: Look, start: Start) -> None:
     for version in ("1", "banana", "../..", "1.41\x1b[0m", "0.1", "99.99"):
-        look(faulty(text(400, b'{"message": "client version is wrong"}')).url, "silent", DOCKER_API_VERSION=version)
-        server = faulty(HAS, text(200, json.dumps({"ApiVersion": version}).encode()))
+        look(start(text(400, b'{"message": "client version is wrong"}')).url, "silent", DOCKER_API_VERSION=version)
+        server = start(HAS, text(200, json.dumps({"ApiVersion": version}).encode()))
         look(server.url, "has" if version == "99.99" else "silent")
 
 
 @pytest.mark.parametrize("verify", ["", "1", "0"])
-def test_tls(look: Look, build: Build, tcp: StartTcp, verify: str) -> None:
+def test_tls(look: Look, ask: Ask, build: Build, start: Start, verify: str) -> None:
     """Verified if the variable isn't empty, as by Moby's client; the client's certificate is sent in any case."""
     right, wrong = trustme.CA(), trustme.CA()
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    mine = certificates(build.directory / "mine", right)
-    verified = "silent" if verify else "has"
+    mine = daemons.certificates(build.directory / "mine", right)
+    both, verified = serving(right, "127.0.0.1", clients=right), "silent" if verify else "has"
     for context, path, state in (
-        (serving(right, "127.0.0.1", clients=right), mine, "has"),
-        (serving(wrong, "127.0.0.1"), mine, verified),
-        (serving(right, "daemon.example"), mine, verified),
-        (serving(right, "127.0.0.1", not_after=past), mine, verified),
-        (serving(right, "127.0.0.1", clients=wrong), mine, "silent"),
+        (both, str(mine), "has"),
+        (serving(wrong, "127.0.0.1"), str(mine), verified),
+        (serving(right, "daemon.example"), str(mine), verified),
+        (serving(right, "127.0.0.1", not_after=past), str(mine), verified),
+        (serving(right, "127.0.0.1", clients=wrong), str(mine), "silent"),
         (serving(right, "127.0.0.1"), str(build.directory / "none"), "silent"),
-        (None, mine, "silent"),
+        (True, str(mine), "silent"),
         (serving(right, "127.0.0.1"), "", "silent"),
     ):
         bundles = {"REQUESTS_CA_BUNDLE": "/no", "CURL_CA_BUNDLE": "/no", "DOCKER_CERT_PATH": path}
-        look(tcp(context).url, state, DOCKER_TLS_VERIFY=verify, **bundles)
-
-
-def test_a_certificate_that_is_none(look: Look, ask: Ask, build: Build, tcp: StartTcp) -> None:
-    authority = trustme.CA()
-    mine = pathlib.Path(certificates(build.directory / "mine", authority))
-    environ = {"DOCKER_CERT_PATH": str(mine), "DOCKER_TLS_VERIFY": "1"}
-    url = tcp(serving(authority, "127.0.0.1", clients=authority)).url
+        look(start(tcp=context).url, state, DOCKER_TLS_VERIFY=verify, **bundles)
+    url, environ = start(tcp=both).url, {"DOCKER_CERT_PATH": str(mine), "DOCKER_TLS_VERIFY": verify}
     ask(url, "prevented", **environ)
-    for path in mine.iterdir():
-        content = path.read_bytes()
+    for file in mine.iterdir() if verify else ():
+        content = file.read_bytes()
         for bad in (b"", b"junk"):
-            path.write_bytes(bad)
+            file.write_bytes(bad)
             look(url, "silent", **environ)
-        path.unlink()
+        file.unlink()
         look(url, "silent", **environ)
-        path.write_bytes(content)
-    look(url, "has", **environ)
+        file.write_bytes(content)
+        look(url, "has", **environ)
 
 
-def test_it_is_asked_for_images_and_nothing_else(build: Build, layers: Layers, faulty: Start) -> None:
-    for phase, arguments, asked in (
-        ("exporter", ("-daemon", "app"), ["/version", f"/v1.41/images/r%40sha256:{ID}/json", "/v1.41/images/r:1/json"]),
-        ("analyzer", ("-daemon", "app"), []),
-        ("exporter", ("app",), []),
-    ):
-        layers.write(DIGEST, "r:1")
-        server = faulty(LACKS)
-        build.run(build.phase(phase), *arguments, DOCKER_HOST=server.url).expect(code=0)
-        assert server.asked == [f"GET {path}" for path in asked]
-
-
-def test_a_daemon_that_answers_each_question_otherwise(build: Build, layers: Layers, faulty: Start) -> None:
+def test_a_daemon_that_answers_each_question_otherwise(build: Build, start: Start) -> None:
     """What it said of the name counts, and it is not asked again."""
-    for reference, phase, arguments, answers, after in (
-        ("r:1", build.phase(rewrites_to=DIGEST), (), (LACKS, HAS, image(f"sha256:{'0' * 64}"), LACKS), "r:1"),
-        (DIGEST, build.phase("exporter"), ("-daemon", "app"), (LACKS, HAS, LACKS), ID),
+    for reference, phase, arguments, after in (
+        ("r:1", build.phase(rewrites_to=DIGEST), (), "r:1"),
+        (DIGEST, build.phase("exporter"), ("-daemon", "app"), ID),
     ):
-        left = iter(answers)
-        layers.write(reference, "r:1")
-        server = faulty(lambda request, left=left: next(left)(request))
+        left = iter((LACKS, HAS, image("0" * 64), LACKS))
+        build.layers.write(reference, "r:1")
+        server = start(lambda request, left=left: next(left)(request))
         build.run(phase, *arguments, DOCKER_HOST=server.url).expect(code=0, reference=after)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="is process 1 of a namespace of its own, which needs root")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_process_1_does_not_wait_for_a_daemon_that_hangs(
-    build: Build, layers: Layers, faulty: Start, number: signal.Signals
-) -> None:
-    """To any other, see test_process."""
-    layers.write("r:1", "r:1")
-    server = faulty(daemons.hang)
-    command = ("unshare", "-pf", "--kill-child", *SHIM, "run", "--daemon", "--", str(build.phase(does="echo ran")))
-    process = subprocess.Popen(command, env={**build.env, "DOCKER_HOST": server.url}, stdout=subprocess.PIPE)
-    wait_for(lambda: len(server.asked) == 2)
-    os.kill(int(pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), number)
-    out, _ = process.communicate(timeout=20)
-    assert (process.returncode, out, layers.reference) == (128 + number, b"", "r:1")
+        asked = ["/version", f"/v1.41/images/r%40sha256:{ID}/json", "/v1.41/images/r:1/json"]
+        assert server.asked == [f"GET {path}" for path in asked]

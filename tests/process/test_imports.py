@@ -13,7 +13,7 @@ import pytest
 
 from shim import install
 from tests.support.build import Build
-from tests.support.layers import ID, Layers
+from tests.support.layers import ID
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "shim"
 ORDER = ["errors", "log", "call", "process", "files", "toml", "group", "analyzed", "policy"]
@@ -104,38 +104,30 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    ("words", "environ", "reference", "heavy"),
-    [
-        ("restorer", {"CNB_PLATFORM_API": "0.12"}, "r:1", "nothing"),
-        ("restorer", {"extensions": ""}, "r:1", "nothing"),
-        ("exporter", {}, "r:1", "nothing"),
-        ("exporter", {"CNB_USE_DAEMON": "true", "image": ""}, ID, "nothing"),
-        ("detector", {}, "r:1", "nothing"),
-        ("analyzer", {}, "r:1", "little"),
-        ("restorer", {"image": ""}, ID, "little"),
-        ("--no-daemon restorer", {}, "r:1", "little"),
-        ("restorer", {}, "r:1", "little"),
-        ("--no-daemon restorer", {}, "", "tomlkit"),
-        ("--daemon restorer", {}, "r:1", "docker tomlkit"),
-        ("exporter", {"CNB_USE_DAEMON": "true"}, "r:1", "docker"),
-    ],
-)
-def test_what_execs_a_phase_imports_nothing_heavy(
-    known: Build, layers: Layers, words: str, environ: dict[str, str], reference: str, heavy: str
-) -> None:
-    *options, phase = words.split()
+CASES = dict.fromkeys(("restorer CNB_PLATFORM_API=0.12", "restorer extensions=", "exporter", "detector"), "nothing")
+CASES |= {f"exporter CNB_USE_DAEMON=true image= reference={ID}": "nothing", f"restorer image= reference={ID}": "little"}
+CASES |= dict.fromkeys(("analyzer", "--no-daemon restorer", "restorer"), "little")
+CASES |= {"--no-daemon restorer reference=": "tomlkit", "--daemon restorer": "docker tomlkit"}
+CASES |= {"exporter CNB_USE_DAEMON=true": "docker"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_execs_a_phase_imports_nothing_heavy(known: Build, case: str) -> None:
+    """A case is options, a phase and variables, among which are the values of analyzed.toml."""
+    environ = dict(word.split("=") for word in case.split() if "=" in word)
+    *options, phase = [word for word in case.split() if "=" not in word]
     known.unmeasured()
     del known.env["ANALYZED_SHIM_DAEMON"]
-    layers.write(reference, environ.get("image", "r:1"), extensions="extensions" not in environ)
+    image = environ.get("image", "r:1")
+    known.layers.write(environ.get("reference", "r:1"), image, extensions="extensions" not in environ)
     command = [sys.executable, "-IS", "-c", TELLS.format(path=PATH), "run", *options, "--", str(known.phase(phase))]
     env = {**known.env, **environ}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
     found = set(next(line for line in ended.stdout.splitlines() if line.startswith("imported ")).split()[1:])
     tops = {name.partition(".")[0] for name in found}
-    assert "shim.process" in found and tops & HEAVY == (set(heavy.split()) & HEAVY)
-    if heavy in ("nothing", "little"):
+    assert "shim.process" in found and tops & HEAVY == {*CASES[case].split()} & HEAVY
+    if CASES[case] in ("nothing", "little"):
         assert not tops & {"json", "http", "ssl", "socket", "subprocess", "threading", "urllib", "asyncio", "inspect"}
-    if heavy == "nothing":
+    if CASES[case] == "nothing":
         assert not tops & {"re", "typing", "tomllib", "dataclasses", "pathlib", "warnings"}
         assert not found & {f"shim.{name}" for name in set(ORDER) - FAST}

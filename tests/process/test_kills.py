@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import pytest
 
-from shim.demo import servers
 from tests.support.build import SHIM, Build
 from tests.support.layers import GROUP, ID, Layers, analyzed_toml
 from tests.support.processes import program, wait_for
@@ -95,8 +94,7 @@ class Place:
         self.arguments = [words.get(word, word) for word in way.arguments]
         build.unmeasured()
         self.env = {**build.env, "CNB_LAYERS_DIR": str(self.layers.path), "OUTSIDE": str(self.file)}
-        self.env["DOCKER_HOST"] = f"unix://{build.directory}/engine.sock"
-        self.env["REWRITTEN"] = str(directory / "rewritten.toml")
+        self.env |= {"REWRITTEN": str(directory / "rewritten.toml"), "ANALYZED_SHIM_DAEMON": ""}
         self.lay()
 
     def close(self) -> None:
@@ -158,16 +156,11 @@ class Place:
         )
 
 
-@pytest.fixture(autouse=True)
-def tagged(engine: servers.Engine) -> None:
-    engine.tag(NAME, f"sha256:{ID}")
-
-
 @pytest.mark.parametrize("name", WAYS)
-def test_killed_at_each_step(build: Build, tmp_path: pathlib.Path, name: str) -> None:
+def test_killed_at_each_step(known: Build, tmp_path: pathlib.Path, name: str) -> None:
     way = WAYS[name]
     listing = tmp_path / "steps"
-    with closing(Place(tmp_path / "listing", way, build)) as place:
+    with closing(Place(tmp_path / "listing", way, known)) as place:
         assert place.start(sys.executable, "-m", "tests.support.steps", str(listing)).wait(60) == 0
         assert place.file.read_text() == way.text(way.right)
     steps = listing.read_text().splitlines()
@@ -179,7 +172,7 @@ def test_killed_at_each_step(build: Build, tmp_path: pathlib.Path, name: str) ->
 
     def kill_at(number: int) -> bool:
         when = f"{name}, step {number}: {steps[number - 1]}"
-        with closing(Place(tmp_path / str(number), way, build)) as here:
+        with closing(Place(tmp_path / str(number), way, known)) as here:
             process = here.start(sys.executable, "-m", "tests.support.steps", str(number))
             assert process.wait(60) == -signal.SIGKILL, when
             here.check_whole(when)
@@ -194,20 +187,20 @@ def test_killed_at_each_step(build: Build, tmp_path: pathlib.Path, name: str) ->
     assert 1 < len(tried) < len(steps) and any(left), "at some step something has to be left"
 
 
-def test_killed_at_random_moments(build: Build, tmp_path: pathlib.Path) -> None:
+def test_killed_at_random_moments(known: Build, tmp_path: pathlib.Path) -> None:
     seed = random.randrange(2**32)
     dice = random.Random(seed)
     lasts = {}
     for name, way in WAYS.items():
         began = time.monotonic()
-        with closing(Place(tmp_path / f"{name} once", way, build)) as once:
+        with closing(Place(tmp_path / f"{name} once", way, known)) as once:
             assert once.start(*SHIM).wait(60) == 0
         lasts[name] = time.monotonic() - began
 
     def kill(number: int, name: str, part: float) -> bool:
         after = part * lasts[name]
         when = f"seed {seed}, {name} after {after:.4f} s"
-        with closing(Place(tmp_path / str(number), WAYS[name], build)) as place:
+        with closing(Place(tmp_path / str(number), WAYS[name], known)) as place:
             process = place.start(*SHIM)
             time.sleep(after)
             with suppress(ProcessLookupError):

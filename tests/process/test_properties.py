@@ -20,6 +20,7 @@ from shim import call, group, nothing
 from shim.errors import FileProblem, WriteRefused
 from tests.support.build import SHIM, Build
 from tests.support.fuzz import SCALE, edited_as, without_extensions
+from tests.support.launchers import drop_in
 from tests.support.layers import ID, Layers
 from tests.support.processes import program
 
@@ -37,12 +38,8 @@ def quoted(text: str, literal: bool) -> str:
 
 
 STRINGS = st.builds(quoted, TEXTS, st.booleans())
-LINES = [
-    '"""\n[run-image]\nreference = "x"\n"""',
-    "'''\n[[group-extensions]]\nid = 1\n'''",
-    '[\n ["a"],\n]',
-    '["["] # c',
-]
+LINES = ['"""\n[run-image]\nreference = "x"\n"""', "'''\n[[group-extensions]]\nid = 1\n'''"]
+LINES += ['[\n ["a"],\n]', '["["] # c']
 OTHERS = ["1", "-0.5", "1979-05-27T07:32:00Z", "true", "{ reference = 'x' }", "[1, 2]", "{}", "0x1f", "inf", "''"]
 HEADERS_IN_VALUES = re.compile("('''|\"\"\"|\\[)\r?\n[ \t]*\\[|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 VALUES = st.one_of(STRINGS, st.sampled_from([*LINES, *OTHERS]))
@@ -148,9 +145,6 @@ def test_flags_are_read_as_go_reads_them(flags: list[tuple[str, str, str]], rest
 KNOWN = b"-daemon --daemon=true -layers -analyzed -uid 0 -log-level debug -version=0 -- - -x= --- --strict run * $HOME"
 ODD = st.sampled_from([*KNOWN.split(), b"", b"-group", b"-group=x", "é𝄞".encode()])
 WORDS = st.one_of(st.binary(max_size=12).filter(lambda word: b"\0" not in word), ODD)
-DROP_IN = (
-    f"import sys; sys.path.insert(0, {os.getcwd()!r}); from shim.__main__ import drop_in; drop_in(sys.argv.pop(1))"
-)
 
 
 @pytest.mark.parametrize("how", ["as called", "child", "without the lookup", "drop-in"])
@@ -163,7 +157,7 @@ def test_any_arguments_reach_the_phase_unchanged(build: Build, layers: Layers, h
     for path in (own, build.directory / "restorer.real"):
         program(path, '#!/bin/sh\nprintf "%s\\0" "$CNB_GROUP_PATH" "$@" > "$OUT"\n')
     env = {**build.env, "OUT": str(out), "CNB_PLATFORM_API": "0.12" if how == "as called" else "0.11"}
-    command = [SHIM[0], "-c", DROP_IN, str(own)] if how == "drop-in" else [*SHIM, "run", "--", str(own)]
+    command = [str(drop_in(own))] if how == "drop-in" else [*SHIM, "run", "--", str(own)]
     ended = subprocess.run([*map(os.fsencode, command), *words], env=env, capture_output=True, check=False)
     assert ended.returncode == 0 and not ended.stderr, ended.stdout + ended.stderr
     note, *got = out.read_bytes().split(b"\0")[:-1]

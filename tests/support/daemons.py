@@ -11,6 +11,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+import trustme
 
 from shim.demo.lifecycle import ARCHITECTURE
 from tests.support.layers import ID
@@ -41,72 +44,69 @@ HAS = image()
 LACKS = text(404, b'{"message": "No such image"}')
 
 
-def raw(content: bytes) -> Answer:
-    """Answer with bytes that may be no HTTP, and close the connection."""
+def raw(content: bytes, seconds: float = 0) -> Answer:
+    """Answer with bytes that may be no HTTP, and after some seconds close the connection."""
 
     def answer(request: Request) -> None:
         request.wfile.write(content)
+        time.sleep(seconds)
         request.close_connection = True
         request.connection.shutdown(socket.SHUT_RDWR)
 
     return answer
 
 
-def hang(request: Request) -> None:
-    time.sleep(30)
+class _Handler(Request):
+    protocol_version = "HTTP/1.1"
+    server: Faulty
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.server.asked.append(f"{self.command} {self.path}")
+        (self.server.version if self.path.endswith("/version") else self.server.image)(self)
+
+    do_POST = do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
-def hang_in_the_middle(request: Request) -> None:
-    request.wfile.write(HALF)
-    time.sleep(30)
+class Faulty(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """A daemon that answers about images as it is told: on a Unix socket, or on 127.0.0.1, with TLS by a context."""
 
-
-def _handler(image: Answer, version: Answer, asked: list[str]) -> type[Request]:
-    class Handler(Request):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:  # noqa: N802
-            asked.append(f"{self.command} {self.path}")
-            (version if self.path.endswith("/version") else image)(self)
-
-        do_POST = do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
-class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     block_on_close = False
+
+    def __init__(self, path: pathlib.Path, image: Answer, version: Answer, tcp: ssl.SSLContext | bool) -> None:
+        self.image, self.version = image, version
+        self.asked: list[str] = []
+        self.address_family = socket.AF_INET if tcp else socket.AF_UNIX
+        place: Any = ("127.0.0.1", 0) if tcp else str(path)
+        super().__init__(place, _Handler)
+        self.url = f"tcp://127.0.0.1:{self.server_address[1]}" if tcp else f"unix://{path}"
+        if tcp:  # else each answer waits 40 ms, for what acknowledges its head
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        if isinstance(tcp, ssl.SSLContext):
+            self.socket = tcp.wrap_socket(self.socket, server_side=True)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def handle_error(self, *_: object) -> None:
         pass
 
-    def start(self) -> None:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+def certificates(directory: pathlib.Path, authority: trustme.CA) -> pathlib.Path:
+    """Write what a client of a daemon with TLS has, as `DOCKER_CERT_PATH` names it."""
+    directory.mkdir()
+    mine = authority.issue_cert("client")
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    mine.private_key_pem.write_to_path(str(directory / "key.pem"))
+    mine.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+    return directory
 
 
-class Faulty(_Server):
-    """A daemon on a Unix socket that tells its version, and answers everything else as it is told."""
-
-    address_family = socket.AF_UNIX
-
-    def __init__(self, path: pathlib.Path, image: Answer, version: Answer = VERSION) -> None:
-        self.asked: list[str] = []
-        super().__init__(str(path), _handler(image, version, self.asked))  # type: ignore[arg-type]  # it's a path
-        self.url = f"unix://{path}"
-        self.start()
-
-
-class Tcp:
-    """The same on 127.0.0.1, with TLS if there is a context for it."""
-
-    def __init__(self, context: ssl.SSLContext | None = None, image: Answer = HAS) -> None:
-        self.asked: list[str] = []
-        self.server = _Server(("127.0.0.1", 0), _handler(image, VERSION, self.asked))
-        if context:
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"tcp://127.0.0.1:{self.server.server_address[1]}"
-        self.server.start()
+def serving(authority: trustme.CA, *names: str, clients: trustme.CA | None = None, **issued: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, **issued).configure_cert(context)
+    if clients:
+        clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

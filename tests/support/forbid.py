@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 import sys
 
 NUMBERS = {
@@ -17,8 +18,10 @@ NUMBERS = {
     "faccessat2": {"x86_64": 439, "aarch64": 439},
     "fchmod": {"x86_64": 91, "aarch64": 52},
     "fchown": {"x86_64": 93, "aarch64": 55},
+    "fremovexattr": {"x86_64": 199, "aarch64": 16},
     "fsetxattr": {"x86_64": 190, "aarch64": 7},
     "kill": {"x86_64": 62, "aarch64": 129},
+    "renameat": {"x86_64": 264, "aarch64": 38},
     "rt_sigprocmask": {"x86_64": 14, "aarch64": 135},
     "rt_sigtimedwait": {"x86_64": 128, "aarch64": 137},  # what sigwaitinfo(3) uses
     "setgroups": {"x86_64": 116, "aarch64": 159},
@@ -33,24 +36,14 @@ _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 
-class Instruction(ctypes.Structure):  # struct sock_filter of seccomp(2)
-    _fields_ = (("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint))
-
-
-class Program(ctypes.Structure):  # struct sock_fprog
-    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction)))
-
-
 def forbid(number: int) -> None:
     """Have a system call fail with EPERM in this process and in all that it starts."""
-    instructions = (Instruction * 4)(
-        Instruction(_LOAD, 0, 0, 0),
-        Instruction(_JUMP_IF_EQUAL, 0, 1, number),
-        Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
-        Instruction(_RETURN, 0, 0, _ALLOW),
-    )
+    refused, allowed = (_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)
+    instructions = ((_LOAD, 0, 0, 0), (_JUMP_IF_EQUAL, 0, 1, number), refused, allowed)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))  # sock_filter
+    program = struct.pack("HP", len(instructions), ctypes.addressof(code))  # struct sock_fprog of seccomp(2)
     libc = ctypes.CDLL(None, use_errno=True)
-    for arguments in ((_NO_NEW_PRIVS, 1, 0, 0, 0), (_SECCOMP, _FILTER, ctypes.byref(Program(4, instructions)), 0, 0)):
+    for arguments in ((_NO_NEW_PRIVS, 1, 0, 0, 0), (_SECCOMP, _FILTER, program, 0, 0)):
         if libc.prctl(*arguments):
             raise OSError(ctypes.get_errno(), "prctl")
 

@@ -14,7 +14,6 @@ LAUNCHERS = {
     "env, with a phase's name": ("env", "RESTORER=/cnb/lifecycle/restorer"),
     "env, by its path": ("/usr/bin/env", "A=b", "C="),
     "env, with dashes": ("env", "--", "A=b"),
-    "env, emptied": ("env", "-i"),
     "nice": ("nice", "-n", "1"),
     "timeout, with options": ("timeout", "--signal=INT", "--kill-after", "5", "60"),
     "setsid": ("setsid", "--wait"),

@@ -86,12 +86,8 @@ def test_two_platform_apis_are_affected(text: str) -> None:
 FLAGS = {"": "", "-layers /l": "layers=/l", "--layers=/l=m": "layers=/l=m", "--layers /a -layers=/b": "layers=/b"}
 FLAGS |= {"-daemon true -layers /l": "daemon=true", "-daemon=false app": "daemon=false", "- -group /g": ""}
 FLAGS |= {"-daemon -layers /l app -group /g": "daemon=true layers=/l", "-layers /l -- -group /g": "layers=/l"}
-FLAGS |= {"-log-level debug -skip-layers": "log-level=debug skip-layers=true"}
-FLAGS |= {
-    "-cache-image '' -layers /l": "cache-image= layers=/l",
-    "-skip-restore -force": "skip-restore=true force=true",
-}
-FLAGS |= {"-parallel -no-color app": "parallel=true no-color=true"}
+FLAGS |= {"-log-level debug -cache-image '' -skip-layers": "log-level=debug cache-image= skip-layers=true"}
+FLAGS |= {"-parallel -no-color": "parallel=true no-color=true", "-skip-restore -force": "skip-restore=true force=true"}
 # A fork's.
 FLAGS |= {"-skip-chown -uid 1000": "skip-chown=true uid=1000", "-retries=3 -skip-chown": "retries=3 skip-chown=true"}
 FLAGS |= {"-proxy http://p -skip-chown -daemon app": "proxy=http://p skip-chown=true daemon=true"}

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import pathlib
-import platform
 import re
 import stat
 import struct
@@ -19,10 +18,11 @@ import pytest
 
 from shim import analyzed, files, group
 from shim.errors import FileProblem, WriteRefused
-from tests.support.forbid import NUMBERS
+from tests.support.forbid import FORBID
 from tests.support.fuzz import edited_as, without_extensions
 from tests.support.layers import EXTENSION, GROUP, ID, analyzed_toml
 from tests.support.needs import leave_out
+from tests.support.users import let_in
 
 NAME = "registry.example/run:1.0"
 
@@ -36,9 +36,7 @@ EDITED = {
     "nine times bait": 'a = """\n' + "[run-image]\n" * 9 + '"""\n[run-image]\nreference = "OLD"\n',
     "out of order": '[run-image.target]\nos = ""\n[run-image]\nreference = "OLD"\n',
     "more": '[run-image]\nreference = "OLD"\n[[metadata.buildpacks]]\nkey="é\\n\\u0000"\n[[metadata.buildpacks]]\n',
-    "other values": '[run-image]\nx = "a\\"b"\nreference = "OLD"\nunknown = 1979-05-27T07:32:00Z\ny = -0.0\n',
     "many dots": "a = '" + "." * 300 + "' # " + "." * 90 + '\n[run-image]\nreference = "OLD"\n',
-    "an inline table beside it": '[run-image]\ny = {reference = "no"}\nreference = "OLD"\nextend = true\n',
 }
 OLD = ("", "registry.example/run@sha256:" + "5" * 64, NAME, "é 𝄞")
 
@@ -205,16 +203,10 @@ def test_a_replaced_file_keeps_its_acl_and_other_attributes(old: pathlib.Path, n
     assert stat.S_IMODE((old.parent / "new").stat().st_mode) == 0o644
 
 
-CALLS = {name: NUMBERS[name] for name in ("fchmod", "fchown", "fsetxattr")}
-CALLS |= {"fremovexattr": {"x86_64": 199, "aarch64": 16}, "renameat": {"x86_64": 264, "aarch64": 38}}
-WRITE = (
-    "import sys; from shim import analyzed; from tests.support.forbid import forbid\n"
-    "forbid(int(sys.argv[2]))\n"
-    f"analyzed.write_reference(analyzed.read(sys.argv[1]), {ID!r})\n"
-)
+WRITE = f"import sys; from shim import analyzed; analyzed.write_reference(analyzed.read(sys.argv[1]), {ID!r})"
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", ["fchmod", "fchown", "fremovexattr", "fsetxattr", "renameat"])
 def test_a_share_that_forbids_something_has_the_same_file_written_in_place(old: pathlib.Path, call: str) -> None:
     attribute(old, "user.note", b"kept")
     attribute(old.parent, "system.posix_acl_default", acl(7, 7, 5, 7, 0))
@@ -225,8 +217,7 @@ def test_a_share_that_forbids_something_has_the_same_file_written_in_place(old: 
     for reference in ("OLD", "OLD" * 100) if needed else ("OLD",):
         old.write_text(analyzed_toml(reference, NAME))
         before, inode = state(old), old.stat().st_ino
-        command = [sys.executable, "-c", WRITE, str(old), str(CALLS[call][platform.machine()])]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run([*FORBID, call, sys.executable, "-c", WRITE, str(old)], check=True, timeout=60)
         assert (old.read_text(), state(old)) == (analyzed_toml(ID, NAME), before)
         assert (old.stat().st_ino == inode) is needed
         assert os.listdir(old.parent) == [old.name]
@@ -234,9 +225,7 @@ def test_a_share_that_forbids_something_has_the_same_file_written_in_place(old: 
 
 def test_a_directory_that_is_not_writable_has_the_same_file_written_in_place(old: pathlib.Path) -> None:
     """To root it is that of another user, as whom root acts."""
-    for above in (old.parents[1], old.parents[2]):
-        if above.stat().st_uid == os.getuid():
-            above.chmod(0o755)
+    let_in(old.parent)
     if os.getuid() == 0:
         os.chown(old.parent, 1000, 1000)
         os.chown(old, 1000, 1000)
@@ -321,6 +310,8 @@ def test_the_note_is_left_and_read_or_says_why_not(tmp_path: pathlib.Path) -> No
         path.write_bytes(content)
         with pytest.raises(FileProblem, match=r"analyzed-shim\.toml"):
             group.read_note(str(path))
+        group.leave_group(str(path), "g", (GROUP + EXTENSION).encode())  # which replaces what nobody can read
+        assert group.read_note(str(path)) is None
 
 
 # What the user of the build may write, who may mean harm.
@@ -339,7 +330,6 @@ def adversarial(length: int) -> dict[str, str]:
         "quotes and dots on lines": ('"' + "." * 101 + "\n") * (length // 103),
         "headers": "[run-image]\n" * (length // 12),
         "headers in a string": 'x = """\n' + "[run-image]\n" * (length // 12) + '"""\n',
-        "the value": "y = [\n" + f'"{ID}",\n' * (length // 68) + "]\n",
     }
 
 

@@ -33,9 +33,7 @@ class World(NamedTuple):
     digest_known: bool  # the daemon resolves the digest reference of its image by that name, as Podman does
     before: str  # what the platform pulls by name before the restorer: nothing, if absent, always
     after: str  # what it pulls after it: nothing, the reference, the reference if it has a digest, the name
-    socket: (
-        str  # answers the shim: always ("answers"), only at the restorer ("once"), at the exporter ("denied"), never
-    )
+    socket: str  # "answers" the shim always, only at the restorer ("once"), only at the exporter ("denied"), or never
     said: str  # --daemon or --no-daemon at the restorer, "rightly" or "wrongly"; a variable; nothing
     breaks: str  # the restorer fails, whatever is done: before ("early") or after ("late") it writes
     file_writable: bool  # the shim can write analyzed.toml, as the restorer can
@@ -260,14 +258,11 @@ def test_a_daemon_build_that_can_work_does_and_on_the_daemon_s_own_image() -> No
             continue
         if world.breaks or world.before == "always" or world.after != "nothing" or is_said_wrongly(world):
             continue
-        if world.file_writable or not world.old:
-            assert ended(world, ALL)[0] == MINE, world
-            seen += 1
-        if world.file_writable and world.socket in ("answers", "once") and not world.said:
-            assert ended(world, ALONE)[0] == MINE, world
-            seen += 1
-        if world.file_writable and world.socket in ("answers", "denied") and (world.old or world.in_registry):
-            assert ended(world, ("exporter",))[0] == MINE, world
+        writes, answers = world.file_writable, ("answers", "once")
+        ways = {ALL: writes or not world.old, ALONE: writes and world.socket in answers and not world.said}
+        ways["exporter",] = writes and world.socket in ("answers", "denied") and bool(world.old or world.in_registry)
+        for way in (way for way, works in ways.items() if works):
+            assert ended(world, way)[0] == MINE, world
             seen += 1
     assert seen > 200
 

@@ -34,13 +34,11 @@ class Daemon:
 @pytest.mark.parametrize(
     ("switched", "daemon", "answer", "row", "does"),
     [
-        (False, True, HAS, "no-switch", "no-lookup without"),
         (False, None, HAS, "no-switch", "no-lookup without"),
         (True, False, HAS, "registry-build", "not-a-daemon-build debug"),
         (True, True, HAS, "daemon-build", "prevented without id"),
         (True, True, SILENT, "daemon-out-of-reach", "kept-name without"),
         (True, True, LACKS, "not-in-daemon", "not-in-daemon warn"),
-        (True, True, OTHER, "not-in-daemon", "not-in-daemon warn"),
         (True, None, HAS, "unknown", "unchanged debug child"),
     ],
 )
@@ -64,15 +62,11 @@ def does_of(row: Row) -> str:
     [
         (True, NAME, HAS, HAS, "retried warn without", [NAME]),
         (True, NAME, HAS, LACKS, "unchanged child", [NAME]),
-        (True, NAME, HAS, SILENT, "unchanged child", [NAME]),
         (False, NAME, HAS, HAS, "unchanged debug child", []),
         (False, "r:2", HAS, HAS, "unchanged debug child", []),
-        (False, EMPTY, HAS, HAS, "unchanged debug child", []),
         (False, DIGEST, HAS, HAS, "resolves debug", [DIGEST]),
         (False, DIGEST, LACKS, HAS, "reverted name", [DIGEST, NAME]),
-        (False, DIGEST, OTHER, HAS, "reverted name", [DIGEST, NAME]),
         (False, DIGEST, LACKS, LACKS, "daemon-unknown", [DIGEST, NAME]),
-        (False, DIGEST, LACKS, SILENT, "daemon-unknown", [DIGEST, NAME]),
         (False, DIGEST, SILENT, HAS, "daemon-unknown", [DIGEST]),
     ],
 )
@@ -89,7 +83,6 @@ def test_after_a_restorer_of_an_unknown_build(
     [
         (DIGEST, HAS, LACKS, "resolves debug", [DIGEST]),
         (NAME, LACKS, HAS, "resolves debug", [NAME]),
-        (ID, LACKS, LACKS, "resolves debug", [ID]),
         (DIGEST, LACKS, HAS, "reverted id", [DIGEST, NAME]),
         (DIGEST, LACKS, LACKS, "not-in-daemon warn fails", [DIGEST, NAME]),
         (DIGEST, LACKS, OTHER, "not-in-daemon warn fails", [DIGEST, NAME]),
@@ -98,7 +91,6 @@ def test_after_a_restorer_of_an_unknown_build(
         (DIGEST, LACKS, SILENT, "daemon-unknown warn fails", [DIGEST, NAME]),
         (EMPTY, LACKS, HAS, "filled id", [NAME]),
         (EMPTY, LACKS, LACKS, "not-in-daemon warn name fails", [NAME]),
-        (EMPTY, LACKS, SILENT, "daemon-unknown warn name fails", [NAME]),
     ],
 )
 def test_the_exporter(reference: str, digest: Found, name: Found, does: str, asked: list[str]) -> None:
@@ -136,8 +128,6 @@ def test_the_first_that_speaks_says_which_build_it_is(
     assert policy.build_type(option, note, variables) == known
 
 
-# What must never happen.
-
 Case = tuple[str, bool | None, str, Row, Found, Daemon]
 ANSWERS = (HAS, LACKS, OTHER, SILENT)
 
@@ -172,27 +162,18 @@ def test_what_must_never_happen() -> None:
             assert table == "after" and look.answers[NAME] == HAS, f"a name that nobody has: {case}"
         if table == "exporter":
             assert row.write or reference, f"an empty reference goes to the exporter: {case}"
-            assert row.lookup and not row.child, f"only a restorer's lookup can be skipped: {case}"
             assert look.answers.get(reference) != HAS or not row.write, f"what resolves is left: {case}"
         if table == "restorer" and not daemon:
             assert look.asked == [], f"a daemon is asked where none is known to be used: {case}"
-            assert not row.child or daemon is None, f"a known build has no child process: {case}"
         assert len(look.asked) <= 2 and EMPTY not in look.asked, f"asked too often, or for nothing: {case}"
-        assert not row.fails or table == "exporter", f"only the export is sure to fail: {case}"
-        assert row.level != "warn" or row.outcome in ("not-in-daemon", "daemon-unknown", "retried"), case
         if row.outcome == "retried":
             assert found == HAS and not row.lookup, f"a second run that fails too: {case}"
 
 
-def test_every_row_is_reached_and_they_are_the_contract_s() -> None:
+def test_every_row_is_reached() -> None:
     reached = {row.says for *_, row, _, _ in CASES}
     said_without_a_decision = {"NOTHING_TO_DO", "UNREADABLE", "NOT_WRITTEN", "NOTED", "NOT_NOTED"}
     assert {name for name, row in ROWS.items() if row.says not in reached} <= said_without_a_decision
-    names = "nothing-to-do no-switch registry-build daemon-build daemon-out-of-reach not-in-daemon unknown exporter"
-    assert {row.name for row in ROWS.values()} == {*names.split(), "analyzer", "not-written"}
-    outcomes = "passed-through noted no-lookup not-a-daemon-build prevented kept-name unchanged resolves reverted"
-    others = "filled retried not-in-daemon daemon-unknown unrepaired"
-    assert {row.outcome for row in ROWS.values()} == {*outcomes.split(), *others.split()}
 
 
 FACTS = {"daemon": "unix:///d", "detail": "exit status 1", "left": DIGEST, "build": "daemon", "known_by": "note"}
@@ -212,11 +193,9 @@ def test_each_sentence_names_what_it_is_about_and_has_no_gap() -> None:
             assert ("only for" in said) is bool(found.other) or found is policy.UNASKED, said
             assert f"docker pull {'--platform linux/amd64 ' if found.own else ''}r:1" in said
     for row, found, words in (
-        (policy.PUT_BACK, HAS, f"does not have {DIGEST}; set run-image.reference back to r:1, which it has"),
         (policy.EXPORT_OTHER_PLATFORM, OTHER, "the daemon at unix:///d has r:1 only for linux/arm64"),
         (policy.NOT_IN_DAEMON, OTHER, "not have r:1 for linux/amd64, only for linux/arm64; run"),
         (policy.NOT_IN_DAEMON, OTHER._replace(other=""), "not have r:1 for linux/amd64; run"),
-        (policy.NOT_IN_DAEMON, LACKS, "not have r:1; run docker pull r:1 "),
     ):
         assert words in policy.sentence(row, found, **FACTS)
     assert policy.NOT_WRITTEN.fails
@@ -224,9 +203,8 @@ def test_each_sentence_names_what_it_is_about_and_has_no_gap() -> None:
 
 ASKED = ["run", "r:1", "registry.example/run:1.0", "localhost:5000/a/b", "a__b/c--d", "a:Tag_1.0-x", ID, ID[:12]]
 ASKED += ["a" * 511, f"sha256:{ID}", DIGEST, f"[fe80::1]:5000/r@sha256:{ID}"]
-NO = ["", "..", "../../containers/x", "a/../b", "/a", "a/", "a//b", ".a", "-a", "a b", "a\n", "a?x=1", "a#b", "a%2e"]
-NO += ["r:1/..", "é", "\uff11", "a\0", "a\\b", "http://a", "a;b", "UPPER:1", "$(a)", "../json?all=1"]
-NO += ["x" * 512, "x" * 1000]
+NO = ["", "..", "../x?all=1", "a/../b", "/a", "a/", "a//b", ".a", "-a", "a b", "a\n", "a?x=1", "a#b", "a%2e"]
+NO += ["r:1/..", "é", "\uff11", "a\0", "a\\b", "http://a", "a;b", "UPPER:1", "$(a)", "x" * 512, "x" * 513]
 
 
 def test_what_a_daemon_can_be_asked_for() -> None:
