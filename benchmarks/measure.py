@@ -130,7 +130,7 @@ def measure(runs: int) -> list[tuple[Case, float]]:
 def main() -> int:
     """Measure, print a table, and with --guard return 1 if a limit is missed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--runs", type=int, default=25)
+    options.add_argument("--runs", type=int, default=15)
     options.add_argument("--guard", action="store_true", help="measure again what misses its limit, and exit 1")
     chosen = options.parse_args()
     measured = measure(chosen.runs)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What a user feels: whole builds, bare and wrapped in turn, by any platform.
 
-    python benchmarks/whole.py [--pairs N] 'BARE COMMAND' 'WRAPPED COMMAND'
+    python benchmarks/whole.py [--pairs N] [--before COMMAND] 'BARE COMMAND' 'WRAPPED COMMAND'
     python benchmarks/whole.py --delay MILLISECONDS 127.0.0.1:PORT 127.0.0.1:REGISTRY
 
-The commands are a shell's, such as two builds by pack or Maven that differ in the builder only. The second form stands
-in front of a registry as a far one, until it is interrupted: half of the time each way.
+The commands are a shell's, such as two builds by pack or Maven that differ in the builder only; the one before each
+isn't timed, and brings the daemon back to where a build begins, such as with an image but not its digest. The second
+form stands in front of a registry as a far one, until it is interrupted: half of the time each way.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import threading
 import time
 
 
-def in_turn(pairs: int, bare: str, wrapped: str) -> None:
+def in_turn(pairs: int, before: str, bare: str, wrapped: str) -> None:
     """Build in pairs, each beginning with the other; the first pair doesn't count. Print the ratio."""
     times: dict[str, list[float]] = {bare: [], wrapped: []}
     for number in range(pairs + 1):
         for command in (bare, wrapped) if number % 2 else (wrapped, bare):
+            subprocess.run(["/bin/sh", "-c", before], check=True, stdout=subprocess.DEVNULL)
             began = time.perf_counter()
             subprocess.run(["/bin/sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
             if number:
@@ -60,12 +62,13 @@ def main() -> int:
     """Measure, or stand in front of a registry."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pairs", type=int, default=7)
+    options.add_argument("--before", default=":", metavar="COMMAND")
     options.add_argument("--delay", type=float, metavar="MILLISECONDS")
     options.add_argument("first")
     options.add_argument("second")
     chosen = options.parse_args()
     if chosen.delay is None:
-        in_turn(chosen.pairs, chosen.first, chosen.second)
+        in_turn(chosen.pairs, chosen.before, chosen.first, chosen.second)
     else:
         delay(chosen.delay, chosen.first, chosen.second)
     return 0
