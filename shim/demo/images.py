@@ -58,7 +58,8 @@ def single(text: str, architecture: str) -> Image:
 def image(architecture: str, config: dict[str, Any], *layers: bytes) -> Image:
     """Make an image of layers, each a tar archive."""
     rootfs = {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]}
-    whole = {"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs}
+    whole: dict[str, Any] = {"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs}
+    whole["history"] = [{"created_by": "analyzed-shim"} for _ in layers]  # without which Podman builds nothing on it
     blobs: dict[str, tuple[str, bytes]] = {}
     manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
     manifest["config"] = _add(blobs, CONFIG, json.dumps(whole).encode())

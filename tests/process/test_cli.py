@@ -19,6 +19,7 @@ COMMANDS = ("run", "snapshot", "fix", "check", "install", "uninstall", "builder"
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_of_80_columns_with_an_example(build: Build, command: str) -> None:
+    build.unmeasured()
     for option, encoding in (("-h", "utf-8"), ("--help", "ascii")):
         ended = build.call(*SHIM, command, option, COLUMNS="80", PYTHONIOENCODING=encoding).expect(code=0, err="")
         assert f"Example: analyzed-shim {command}" in ended.out

@@ -15,6 +15,12 @@ from tests.support.layers import GROUP, ID
 from tests.support.parts import OTHER_ID, Parts
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(build: Build) -> None:
+    """Measuring coverage takes two thirds of the time, and behind any launcher the shim goes the same way."""
+    build.unmeasured()
+
+
 @pytest.mark.parametrize("name", ["env", "env, by its path", "env, with dashes", "sh, as its child"])
 @pytest.mark.parametrize("row", ["daemon-build", "unknown", "exporter"])
 def test_the_daemon_is_asked_only_if_it_is_known_to_be_the_phase_s(

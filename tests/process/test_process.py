@@ -146,6 +146,7 @@ STARTS |= {} if os.getuid() else {"below process 1": ("unshare", "--pid", "--for
 @pytest.mark.parametrize("keys", [C, Z + C, Z + BACKSLASH])
 @pytest.mark.parametrize("start", STARTS)
 def test_keys_without_job_control_do_what_they_do_to_the_bare_phase(build: Build, keys: bytes, start: str) -> None:
+    build.unmeasured()
     phase = str(build.phase(does="ulimit -c 0\necho up\nwhile :; do sleep 0.05; done"))
     number = signal.SIGQUIT if BACKSLASH in keys else signal.SIGINT
     steps = [(b"up", keys[:1]), (b"", keys[1:])][: len(keys)]
