@@ -6,7 +6,8 @@
 
 The commands are a shell's, such as two builds by pack or Maven that differ in the builder only; the one before each
 isn't timed, and brings the daemon back to where a build begins, such as with an image but not its digest. The second
-form stands in front of a registry as a far one, until it is interrupted: half of the time each way.
+form stands in front of a registry as a far one, until it is interrupted: half of the time each way, and all of it for a
+connection.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def in_turn(pairs: int, before: str, bare: str, wrapped: str) -> None:
     )
 
 
-def _pump(one: socket.socket, other: socket.socket, seconds: float) -> None:
+def _pump(one: socket.socket, other: socket.socket, seconds: float, connecting: float) -> None:
+    time.sleep(connecting)
     try:
         while data := one.recv(65536):
             time.sleep(seconds)
@@ -54,8 +56,8 @@ def delay(milliseconds: float, here: str, there: str) -> None:
     while True:
         client, _ = listening.accept()
         server = socket.create_connection((host, int(port)))
-        for pair in ((client, server), (server, client)):
-            threading.Thread(target=_pump, args=(*pair, milliseconds / 2000), daemon=True).start()
+        for pair, connecting in (((client, server), milliseconds / 1000), ((server, client), 0)):
+            threading.Thread(target=_pump, args=(*pair, milliseconds / 2000, connecting), daemon=True).start()
 
 
 def main() -> int:
