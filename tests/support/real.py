@@ -94,6 +94,14 @@ class Registry:
             )
         return full
 
+    def digest(self, repository: str, tag: str) -> str:
+        """Return the digest of what it has under a tag."""
+        kinds = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
+        headers = {"Accept": f"{kinds}, application/vnd.oci.image.index.v1+json"}
+        url = f"http://{self.host}/v2/{repository}/manifests/{tag}"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
+
 
 def lay_out(directory: pathlib.Path, image: Image) -> None:
     """Write an image as an OCI layout (https://github.com/opencontainers/image-spec/blob/main/image-layout.md)."""
