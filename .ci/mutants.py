@@ -39,7 +39,6 @@ Verdict = Literal["killed", "killed by time", "survived", "busy"]
 
 ROOT = pathlib.Path(__file__).parent.parent
 ACCEPTED = ROOT / ".ci" / "mutants.accepted"
-DECIDED = "tests/unit/test_policy.py tests/unit/test_never_worse.py -k 'not every_combination'"
 TESTS = {
     "policy": "tests/unit/test_policy.py tests/unit/test_never_worse.py",
     "analyzed": "tests/unit/test_files.py tests/process/test_properties.py -k 'not (arguments or huge or group)'",
