@@ -51,6 +51,7 @@ def test_the_phase_s_exit_status_is_ours(build: Build, code: int, api: str) -> N
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "SEGV", "INT", "PIPE"])
 def test_a_phase_that_a_signal_ended_is_128_and_the_signal(build: Build, name: str) -> None:
+    build.unmeasured()
     ended = build.run(build.phase(does=f"ulimit -c 0\nkill -{name} $$\nsleep 5"))
     ended.expect(code=128 + signal.Signals[f"SIG{name}"], exit_code=ended.code)
     assert f"failed (signal {ended.code - 128})" in ended.out

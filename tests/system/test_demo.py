@@ -52,6 +52,7 @@ def test_the_demonstration_plays_every_scene_and_says_what_is_embedded(build: Bu
 
 def ended_in_the_second_scene(build: Build, how: signal.Signals, *options: str) -> int:
     """Have the demonstration ended from outside, and return its exit status; no file of its is left."""
+    build.unmeasured()
     with tempfile.TemporaryDirectory() as directory:  # by a short path
         process = subprocess.Popen([*SHIM, "demo", *options], env={**build.env, "TMPDIR": directory}, stdout=-1)
         assert process.stdout is not None
