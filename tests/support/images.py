@@ -15,8 +15,6 @@ METADATA = "io.buildpacks.builder.metadata"
 
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[ARCHITECTURE]
 PHASES = {"amd64": 62, "arm64": 183}
-BUILDER = {METADATA: '{"buildpacks": [], "stack": {}}'}
-"""What makes an image a builder."""
 ETC = ("etc/passwd", b"root:x:0:0::/:/none\n")
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from shim import analyzed
-from shim.demo.lifecycle import ARCHITECTURE, split_tag
+from shim.call import WRAPPED as ALL
+from shim.demo.lifecycle import ARCHITECTURE, PHASES, split_tag
 from tests.support import real
 from tests.support.build import SHIM
 from tests.support.build import Build as OfOnePhase
@@ -32,8 +33,6 @@ REAL = os.environ.get("LIFECYCLE_DIR", "")
 needs_real = pytest.mark.skipif(not REAL, reason="LIFECYCLE_DIR names no directory of real phases")
 LIFECYCLES, APIS = ("0.17", "0.20", "real"), ("0.10", "0.11")
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
-PHASES = ("analyzer", "detector", "restorer", "builder", "exporter")
-ALL = ("analyzer", "restorer", "exporter")
 WAYS = {"all three": ALL, "the restorer alone": ("restorer",), "no socket at the restorer": ALL}
 WAYS |= {"the exporter alone": ("exporter",)}
 FAILS_BARE = ("daemon-only", "no-switch")
@@ -92,12 +91,8 @@ class Build:
     def arguments(self, phase: str) -> list[str]:
         root, daemon = self.root, ["-daemon"] * self.daemon
         ids = ["-uid", str(self.user), "-gid", str(self.user)]
-        stack, app, platform = (
-            ["-stack", f"{root}/stack.toml"],
-            ["-app", f"{root}/app"],
-            ["-platform", f"{root}/platform"],
-        )
-        buildpacks = ["-buildpacks", f"{root}/buildpacks"]
+        stack, app = ["-stack", f"{root}/stack.toml"], ["-app", f"{root}/app"]
+        platform, buildpacks = ["-platform", f"{root}/platform"], ["-buildpacks", f"{root}/buildpacks"]
         order = ["-order", f"{root}/order.toml", *buildpacks, "-extensions", f"{root}/extensions"]
         own = {
             "analyzer": [*daemon, *ids, *stack, "-run-image", self.base, self.app],
@@ -280,7 +275,7 @@ def test_an_image_for_another_platform_is_not_there(build: OfOnePhase, ground: G
         ended = build.run(phase, option, options=("--daemon",), DOCKER_HOST=ground.engine.url)
         ended.expect(code=0, outcome="not-in-daemon")
         assert command in ended.out
-        assert build.layers.reference == base or ("@sha256:" in build.layers.reference and phase == "restorer")
+        assert "@sha256:" in build.layers.reference if phase == "restorer" else build.layers.reference == base
 
 
 @pytest.mark.parametrize("case", ["multi", "single"])
