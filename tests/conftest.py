@@ -100,14 +100,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             # The pages and the packages take as long as the rest of Docker's, and get a daemon of their own.
             return f"{kind[1]} {'test_pa' in nodeid}" if kind else nodeid
 
+    config.option.loadscopereorder = False  # by what they take, below, and not by how many they are
     return ByEngine(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real engine: `-m "not real"` leaves them out."""
+    """Mark the tests that need a real engine: `-m "not real"` leaves them out. They begin, as they take the longest."""
     for item in items:
         if "real_engine" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+    items.sort(key=lambda item: (item.get_closest_marker("real") is None, "test_pa" not in item.nodeid))
 
 
 @pytest.fixture(scope="session")

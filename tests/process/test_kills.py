@@ -11,6 +11,7 @@ import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,33 +159,32 @@ class Place:
 
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_each_step(known: Build, tmp_path: pathlib.Path, name: str) -> None:
-    way = WAYS[name]
-    listing = tmp_path / "steps"
-    with closing(Place(tmp_path / "listing", way, known)) as place:
-        assert place.start(sys.executable, "-m", "tests.support.steps", str(listing)).wait(60) == 0
+    """What lies there while it waits at a step is what a kill leaves; of what is the same, one is killed."""
+    way, steps, left = WAYS[name], [""], False
+    first: dict[frozenset[tuple[object, ...]], int] = {}
+    with closing(Place(tmp_path / "steps", way, known)) as place, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        process = place.start(sys.executable, "-m", "tests.support.steps", str(tmp_path / "socket"))
+        told, _ = listening.accept()
+        with told, told.makefile() as lines:
+            for line in lines:
+                first.setdefault(place.state(), len(steps))
+                steps.append(line.strip())
+                place.check_whole(line)
+                left = left or bool(place.left())
+                told.send(b"\n")
+        assert process.wait(60) == 0
         assert place.file.read_text() == way.text(way.right)
-    steps = listing.read_text().splitlines()
     assert set(way.steps) <= set(steps)
-    # Between what was done and what is about to be nothing happens.
-    pairs = enumerate(zip(["", *steps], steps, strict=False), 1)
-    numbers = [number for number, (last, step) in pairs if step.startswith("after") or not last.startswith("after")]
-    tried: set[frozenset[tuple[object, ...]]] = set()
-
-    def kill_at(number: int) -> bool:
-        when = f"{name}, step {number}: {steps[number - 1]}"
+    assert 1 < len(first) < len(steps) and left, "at some step something has to be left"
+    for number in first.values():
+        when = f"step {number}: {steps[number]}"
         with closing(Place(tmp_path / str(number), way, known)) as here:
             process = here.start(sys.executable, "-m", "tests.support.steps", str(number))
             assert process.wait(60) == -signal.SIGKILL, when
             here.check_whole(when)
-            left, before = bool(here.left()), len(tried)
-            tried.add(here.state())
-            if len(tried) > before:  # the next run of the same is the same
-                here.check_the_next_run(when)
-            return left
-
-    with ThreadPoolExecutor(2) as pool:
-        left = list(pool.map(kill_at, numbers))
-    assert 1 < len(tried) < len(steps) and any(left), "at some step something has to be left"
+            here.check_the_next_run(when)
 
 
 def test_killed_at_random_moments(known: Build, tmp_path: pathlib.Path) -> None:

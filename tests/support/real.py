@@ -200,7 +200,7 @@ def _dockerd(
 
 def _dockerd_of_trixie(directory: pathlib.Path, sock: pathlib.Path, registry: str, run: str) -> _Command:
     """A dockerd in a Debian root of its own; the directory is in there under the same path."""
-    root = debian_root(directory / "trixie", "trixie", "docker.io", "iptables")
+    root = debian_root(directory / "trixie", "trixie", "docker.io")
     command, _ = _dockerd(directory, sock, registry, run, containerd_store=True)
     enter = str(pathlib.Path(__file__).parent / "in-root.sh")
     return [enter, root, str(directory), *command], {}
@@ -230,10 +230,10 @@ _COMMANDS: dict[str, Callable[[pathlib.Path, pathlib.Path, str, str], _Command]]
 
 
 def debian_root(target: pathlib.Path, suite: str, *packages: str) -> str:
-    """Make a minimal Debian root, and return its path; a mirror may stall, and is asked thrice."""
-    include = [f"--include={','.join(packages)}"] if packages else []
+    """Extract packages and what in-root.sh needs, without configuring any; a mirror may stall, and is asked thrice."""
+    include = ",".join(("base-files", "dash", "coreutils", "mount", *packages))
     command = ["timeout", "--kill-after=10", "180"]
-    command += ["mmdebstrap", "--quiet", "--variant=minbase", *include, suite, str(target)]
+    command += ["mmdebstrap", "--quiet", "--variant=extract", f"--include={include}", suite, str(target)]
     for _ in range(3):
         made = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PATH": PATH})
         if not made.returncode:

@@ -1,6 +1,6 @@
-"""Run `python -m shim` and note each step that touches a file, or kill the whole process group at one of them.
+"""Run `python -m shim` and wait at each step that touches a file, or kill the whole process group at one of them.
 
-    python -m tests.support.steps LIST ARGUMENT...      append each step's name to the file LIST
+    python -m tests.support.steps SOCKET ARGUMENT...    say each step's name there, and wait for an answer
     python -m tests.support.steps NUMBER ARGUMENT...    SIGKILL at that step, counted from 1
 
 A step is the moment before or after one of the operating system's calls below, made by the shim's own code in its
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import Any
@@ -28,7 +29,9 @@ class Steps:
 
     def __init__(self, target: str) -> None:
         self.stop_at = int(target) if target.isdigit() else 0
-        self.list = None if self.stop_at else os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.told = None if self.stop_at else socket.socket(socket.AF_UNIX)
+        if self.told:
+            self.told.connect(target)
         self.count = 0
         self.process = os.getpid()
 
@@ -43,9 +46,10 @@ class Steps:
         self.count += 1
         if self.count == self.stop_at:
             os.killpg(0, signal.SIGKILL)
-        if self.list is not None:
+        if self.told:
             when = "before" if event == "c_call" else "after"
-            os.write(self.list, f"{when} {function.__name__} in {module}.{frame.f_code.co_name}\n".encode())
+            self.told.send(f"{when} {function.__name__} in {module}.{frame.f_code.co_name}\n".encode())
+            self.told.recv(1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import pathlib
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -288,23 +287,21 @@ def test_a_newer_shim_replaces_an_older(place: pathlib.Path) -> None:
 CALLS = ("rename", "replace", "link", "mkdir", "unlink")
 
 
-def killed(place: pathlib.Path, act: str, at: int) -> bool:
-    """Have a process change the directory, and end at its n-th change; whether it was ended."""
+def what_kills_leave(place: pathlib.Path, act: str, kept: pathlib.Path) -> list[pathlib.Path]:
+    """Have a process change the directory, and return what lies there before each change, which a kill would leave."""
     code = f"""
-import os, pathlib, sys
-left = {at}
-def counted(event, arguments):
-    global left
-    if event in {tuple(f"os.{name}" for name in CALLS)!r} and any({str(place)!r} in str(one) for one in arguments):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), {int(signal.SIGKILL)})
-sys.addaudithook(counted)
+import itertools, subprocess, sys
 from shim.install import install, uninstall
+numbers = itertools.count()
+def keep(event, arguments):
+    if event in {tuple(f"os.{name}" for name in CALLS)!r} and any({str(place)!r} in str(one) for one in arguments):
+        subprocess.run(["cp", "-a", {str(place)!r}, f"{kept}/{{next(numbers):02}}"], check=True)  # with its hard links
+sys.addaudithook(keep)
 {act}({str(place)!r})
 """
-    environ = {**os.environ, "TMPDIR": str(place.parent)}  # in which it leaves what it was making
-    return subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == -signal.SIGKILL
+    kept.mkdir()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return sorted(kept.iterdir())
 
 
 @pytest.mark.parametrize("act", ["install", "uninstall"])
@@ -314,12 +311,11 @@ def test_killed_at_any_change_each_phase_is_there_and_the_next_run_repairs_it(pl
         install(str(place))
         (place / NAME / "lib").rename(place / "lib")  # fewer files to remove
         shutil.rmtree(place / "lib")
-    start = shutil.copytree(place, place.with_name("start"), symlinks=True)
-    at, went_on = 0, True
-    while went_on:
+    left = what_kills_leave(place, act, place.with_name("left"))
+    assert len(left) >= {"install": 8, "uninstall": 3}[act]
+    for at, state in enumerate(left):
         shutil.rmtree(place)
-        shutil.copytree(start, place, symlinks=True)
-        went_on = killed(place, act, at)
+        state.rename(place)
         assert all(os.path.lexists(place / phase) for phase in WRAPPED)
         if at == 6:
             install(str(place))
@@ -327,8 +323,6 @@ def test_killed_at_any_change_each_phase_is_there_and_the_next_run_repairs_it(pl
             assert ended.returncode == 7
         uninstall(str(place))
         assert listing(place) == before
-        at += 1
-    assert at > {"install": 8, "uninstall": 3}[act]
 
 
 @pytest.fixture

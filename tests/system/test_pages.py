@@ -1,6 +1,7 @@
 """Every shell block of every page, as its reader has it: in the page's order, with what the page put on PATH.
 
-A page begins in a fresh copy of the checkout, and its own lines install the command. Names that are examples stand for
+A page begins in a fresh copy of the checkout, and its own lines install the command; where two have the same line, the
+second gets what it left. Names that are examples stand for
 what is here: the registry, the daemon, the layers directory, and the stand-in's lifecycle. pack is a recorder.
 """
 
@@ -40,6 +41,8 @@ LAST_OUTCOME = {
 """The pages with shell blocks, and the last outcome that is seen when all of a page ran."""
 CHECKS = re.compile(r"^\.ci/setup && \.venv/bin/pytest$", re.MULTILINE)
 """What the checks themselves run."""
+INSTALLING = re.compile(r"^python3 -m venv \.venv && \.venv/bin/pip install -q (\S+)", re.MULTILINE)
+"""What a page begins with."""
 AND = re.compile(r"^(.* && .*[^\\\n])$", re.MULTILINE)
 """A list of commands, which a shell's -e lets fail in the middle."""
 TO_TEXT: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 300}
@@ -67,13 +70,14 @@ def not_shown(page: str, output: str) -> list[str]:
 class Place:
     """Where a page's blocks run."""
 
-    def __init__(self, directory: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> None:
+    def __init__(self, directory: pathlib.Path, shared: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> None:
         self.engine, self.registry = ground.engine, ground.registry
         self.directory = directory
         self.layers = Layers(directory / "layers")
         self.lifecycle = directory / "cnb" / "lifecycle"
         shutil.copytree(lifecycle, self.lifecycle, symlinks=True)
-        self.checkout = directory / "analyzed-shim"
+        self.kept, self.checkout = shared / "kept", shared / "analyzed-shim"  # by one path, as scripts name it
+        shutil.rmtree(self.checkout, ignore_errors=True)
         listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
         for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
             (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +124,19 @@ class Place:
         assert "Traceback" not in ended.stdout
         return str(ended.stdout)
 
+    def install(self, script: str) -> str:
+        """Do what a script begins with, and return the rest of it."""
+        line = INSTALLING.match(script)
+        if line is None:
+            return script
+        (kept, venv) = (self.kept / line[1], self.checkout / ".venv")
+        if kept.exists():
+            shutil.copytree(kept, venv, symlinks=True)
+        else:
+            self.run(line[0])
+            shutil.copytree(venv, kept, symlinks=True)
+        return script.removeprefix(line[0]).removeprefix(" && ")
+
     def bare(self, *phases: Sequence[str]) -> None:
         """Run phases without the shim: what lies there when a page begins."""
         for phase, *arguments in phases:
@@ -139,13 +156,21 @@ class Place:
         return self.registry.push(name, image(files, environ=[f"{key}={value}" for key, value in environ.items()]))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Where the checkout is, and what the pages' first lines left."""
+    directory = tmp_path_factory.mktemp("pages")
+    directory.chmod(0o755)
+    return directory
+
+
 @pytest.fixture
-def place(tmp_path: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> Place:
+def place(tmp_path: pathlib.Path, shared: pathlib.Path, lifecycle: pathlib.Path, ground: Ground) -> Place:
     if shutil.which("docker") is None or not os.path.exists("/usr/bin/python3"):
         leave_out("not installed: docker's command, or /usr/bin/python3")
     for directory in (tmp_path, tmp_path.parent):
         directory.chmod(0o755)
-    return Place(tmp_path, lifecycle, ground)
+    return Place(tmp_path, shared, lifecycle, ground)
 
 
 def outcomes(output: str) -> list[str]:
@@ -166,7 +191,7 @@ def test_the_blocks_of_a_page_run(page: str, place: Place) -> None:
     place.bare(*bare, *([("restorer",)] if "image-has-no-layers" in page else []))
     blocks = [block for block in blocks_of(text, "sh") if not CHECKS.search(block)]
     assert blocks
-    output = place.run(place.put("\n".join(blocks)))
+    output = place.run(place.install(place.put("\n".join(blocks))))
     assert not not_shown(text, output), output
     assert outcomes(output)[-1:] == [outcome for outcome in (LAST_OUTCOME[page],) if outcome], output
     for made in re.findall(r"--tag (\S+)", "\n".join(blocks)):
