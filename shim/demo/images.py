@@ -59,7 +59,7 @@ def image(architecture: str, config: dict[str, Any], *layers: bytes) -> Image:
     """Make an image of layers, each a tar archive."""
     rootfs = {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]}
     whole: dict[str, Any] = {"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs}
-    whole["history"] = [{"created_by": "analyzed-shim"} for _ in layers]  # without which Podman builds nothing on it
+    whole["history"] = [{"created": "1980-01-01T00:00:01Z"} for _ in layers]  # Podman needs both
     blobs: dict[str, tuple[str, bytes]] = {}
     manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST}
     manifest["config"] = _add(blobs, CONFIG, json.dumps(whole).encode())
