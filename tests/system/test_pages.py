@@ -1,8 +1,8 @@
 """Every shell block of every page, as its reader has it: in the page's order, with what the page put on PATH.
 
 A page begins in a fresh copy of the checkout, and its own lines install the command; where two have the same line, the
-second gets what it left. Names that are examples stand for
-what is here: the registry, the daemon, the layers directory, and the stand-in's lifecycle. pack is a recorder.
+second gets what it left. Names that are examples stand for what is here: the registry, the daemon, the layers
+directory, and the stand-in's lifecycle. pack is a recorder.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Place:
         self.layers = Layers(directory / "layers")
         self.lifecycle = directory / "cnb" / "lifecycle"
         shutil.copytree(lifecycle, self.lifecycle, symlinks=True)
-        self.kept, self.checkout = shared / "kept", shared / "analyzed-shim"  # by one path, as scripts name it
+        self.shared, self.checkout = shared, shared / "analyzed-shim"  # by one path, as scripts name it
         shutil.rmtree(self.checkout, ignore_errors=True)
         listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
         for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
@@ -129,7 +129,7 @@ class Place:
         line = INSTALLING.match(script)
         if line is None:
             return script
-        (kept, venv) = (self.kept / line[1], self.checkout / ".venv")
+        kept, venv = self.shared / f"installed {line[1]}", self.checkout / ".venv"
         if kept.exists():
             shutil.copytree(kept, venv, symlinks=True)
         else:
