@@ -5,7 +5,7 @@ the `#!` names the interpreter, which names its loader by an absolute path and i
 finds its modules by `lib/python3.X/os.pyc` above itself. The phase stays as `NAME.real` beside its drop-in.
 
     analyzed-shim.d/bin/python3     the interpreter that ran `install`
-    analyzed-shim.d/lib/            its loader and libraries, and a zip archive with its standard library
+    analyzed-shim.d/lib/            its loader and libraries
     analyzed-shim.d/lib/python3.X/  the shim, docker, tomlkit, what they need, and all their metadata and licenses
 """
 
@@ -37,10 +37,11 @@ _DROP_IN = "#!{at}/bin/python3 -ISXutf8\nfrom shim.__main__ import drop_in\ndrop
 _IMPORT = """
 import importlib, json, sys
 sys.path += json.loads(sys.argv[1])
-sys.modules.update(dict.fromkeys(("bz2", "lzma")))  # shutil does without them, and they need libraries
+sys.modules.update(dict.fromkeys(("bz2", "lzma", "charset_normalizer")))  # shutil and requests do without; large
 for name in sys.argv[2:]:
     importlib.import_module(name)
-print(json.dumps({one.__name__: one.__file__ for one in sys.modules.values() if getattr(one, "__file__", None)}))
+files = [one for one in sys.modules.values() if getattr(one, "__file__", None) and one.__spec__.origin != "frozen"]
+print(json.dumps({one.__name__: one.__file__ for one in files}))
 """
 
 
@@ -138,15 +139,14 @@ def _lay_out(tree: pathlib.Path, at: str) -> None:
     own = pathlib.Path(__file__).parent
     names = {*_NEEDED, *(f"shim.{path.stem}" for path in own.glob("*.py") if path.stem not in _COMMANDS)}
     files = json.loads(_run(sys.executable, "-ISXutf8", "-c", _IMPORT, json.dumps(sys.path), *names))
-    standard, packages = tree / "standard", tree / sys.platlibdir / os.path.basename(sysconfig.get_path("stdlib"))
+    packages = tree / sys.platlibdir / os.path.basename(sysconfig.get_path("stdlib"))
     for name, file in files.items():
         base = os.path.basename(file).partition(".")[0]
         source = f"{os.path.dirname(file)}/{base}.py"
         if not os.path.exists(source):  # but if it does, an extension module only makes it faster
             _copy(file, packages / "lib-dynload" / os.path.basename(file))
         else:
-            above = standard if name.partition(".")[0] in sys.stdlib_module_names else packages
-            _copy(source, above / f"{name.replace('.', '/')}{'/__init__' if base == '__init__' else ''}.py")
+            _copy(source, packages / f"{name.replace('.', '/')}{'/__init__' if base == '__init__' else ''}.py")
     _copy(os.__file__, packages / "os.py")
     if os.path.exists(text := f"{os.path.dirname(os.__file__)}/LICENSE.txt"):
         _copy(text, packages / "LICENSE.txt")
@@ -158,8 +158,6 @@ def _lay_out(tree: pathlib.Path, at: str) -> None:
     _run(sys.executable, "-Im", "compileall", "-qbo2", "--invalidation-mode=unchecked-hash", "-s", str(tree), str(tree))
     for path in tree.rglob("*.py"):
         path.unlink()
-    shutil.make_archive(str(packages.with_name(packages.name.replace(".", ""))), "zip", standard)
-    shutil.rmtree(standard)
     for path in (tree, *tree.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" or path == loader else 0o644)
     _run(str(loader), f"{tree}/bin/python3", "-ISXutf8", "-c", _IMPORT, "[]", *names)
