@@ -70,10 +70,8 @@ class Daemon:
         """
         os.environ.clear()  # the phase has a copy of its own
         os.environ["HOME"] = os.devnull
-        import gc
         import warnings
 
-        gc.disable()  # while so much is imported there is nothing to collect
         warnings.simplefilter("ignore")  # a step may fail by any output to stderr
         from docker.api.client import APIClient  # fourteen bare interpreter starts
         from docker.tls import TLSConfig

@@ -36,12 +36,14 @@ _NEEDED += ["json", "ssl", "tomlkit", "tomllib"]  # what functions import
 _DROP_IN = "#!{at}/bin/python3 -ISXutf8\nfrom shim.__main__ import drop_in\ndrop_in(__file__)\n"
 _IMPORT = """
 import importlib, json, sys
+from importlib.machinery import FrozenImporter, PathFinder
 sys.path += json.loads(sys.argv[1])
-sys.modules.update(dict.fromkeys(("bz2", "lzma", "charset_normalizer")))  # shutil and requests do without; large
-for name in sys.argv[2:]:
-    importlib.import_module(name)
-files = [one for one in sys.modules.values() if getattr(one, "__file__", None) and one.__spec__.origin != "frozen"]
-print(json.dumps({one.__name__: one.__file__ for one in files}))
+sys.modules.update(dict.fromkeys(("bz2", "lzma", "charset_normalizer")))  # shutil and requests do without them; large
+modules = [importlib.import_module(name) for name in sys.argv[2:]]
+own = [name for name, module in sys.modules.items() if module and module.__name__ == name]  # no other name of one
+paths = [getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", ()) if "." in name else None for name in own]
+found = {spec.name: spec.origin for spec in map(PathFinder.find_spec, own, paths) if spec and spec.origin}
+print(json.dumps({n: found[n] for n in found if not FrozenImporter.find_spec(n) and "importlib._boot" not in n}))
 """
 
 

@@ -153,7 +153,8 @@ def test_it_weighs_what_it_may_and_says_what_is_in_it(installed: pathlib.Path) -
 def test_it_imports_all_that_is_in_it_and_starts_no_slower_than_here(installed: pathlib.Path) -> None:
     own = [str(installed / NAME / "bin" / "python3"), "-ISXutf8", "-c"]
     code = (
-        "import sys, docker, tomlkit, tomllib, ssl; 'ä.x'.encode('idna'); ssl.create_default_context; print(*sys.path)"
+        "import sys, docker, tomlkit, tomllib, ssl; 'ä.x'.encode('idna'); ssl.create_default_context\n"
+        "print(*sys.path)\nimport _collections_abc, collections.abc; assert collections.abc.Set is _collections_abc.Set"
     )
     quiet = [own[0], "-Wignore", *own[1:]]  # requests warns that a package is missing, as if somebody had forgotten it
     ended = subprocess.run([*quiet, code], env={"LC_ALL": "C"}, capture_output=True, text=True, check=True)
