@@ -30,15 +30,15 @@ from shim.log import plain
 
 NAME = "analyzed-shim.d"
 _COMMANDS = ("check", "cli", "fix", "image", "install")  # no drop-in imports them
-_NEEDED = ["docker.api.client", "docker.errors", "docker.tls", "encodings.idna", "encodings.punycode"]
-_NEEDED += ["json", "ssl", "tomlkit", "tomllib"]  # what functions import
+_NEEDED = ("docker", "encodings.idna", "encodings.punycode", "json", "ssl", "tomlkit", "tomllib")  # by functions
 # -I and -S: nothing of the image's is imported, or looked for. In UTF-8 mode its locale doesn't matter.
 _DROP_IN = "#!{at}/bin/python3 -ISXutf8\nfrom shim.__main__ import drop_in\ndrop_in(__file__)\n"
 _IMPORT = """
 import importlib, json, sys
 from importlib.machinery import FrozenImporter, PathFinder
 sys.path += json.loads(sys.argv[1])
-sys.modules.update(dict.fromkeys(("bz2", "lzma", "charset_normalizer")))  # shutil and requests do without them; large
+without = "_zstd backports brotli brotlicffi bz2 chardet charset_normalizer lzma paramiko simplejson socks".split()
+sys.modules.update(dict.fromkeys(without))  # who imports one of these does as well without it
 modules = [importlib.import_module(name) for name in sys.argv[2:]]
 own = [name for name, module in sys.modules.items() if module and module.__name__ == name]  # no other name of one
 paths = [getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", ()) if "." in name else None for name in own]
@@ -138,8 +138,8 @@ def _lay_out(tree: pathlib.Path, at: str) -> None:
     """Lay out an interpreter and all that a drop-in imports, for the place where it will be, and try it here."""
     if sys.implementation.name != "cpython" or hasattr(sys, "gettotalrefcount"):
         raise ShimError(f"can't copy {sys.executable}: not a release build of CPython", "use another Python")
-    own = pathlib.Path(__file__).parent
-    names = {*_NEEDED, *(f"shim.{path.stem}" for path in own.glob("*.py") if path.stem not in _COMMANDS)}
+    own = (path.stem for path in pathlib.Path(__file__).parent.glob("*.py"))
+    names = {*_NEEDED, *(f"shim.{name}" for name in own if name not in _COMMANDS)}
     files = json.loads(_run(sys.executable, "-ISXutf8", "-c", _IMPORT, json.dumps(sys.path), *names))
     packages = tree / sys.platlibdir / os.path.basename(sysconfig.get_path("stdlib"))
     for name, file in files.items():
