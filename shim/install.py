@@ -30,7 +30,7 @@ from shim.log import plain
 
 NAME = "analyzed-shim.d"
 _COMMANDS = ("check", "cli", "fix", "image", "install")  # no drop-in imports them
-_NEEDED = ("docker", "encodings.idna", "encodings.punycode", "json", "ssl", "tomlkit", "tomllib")  # by functions
+_NEEDED = ("docker", "encodings.idna", "encodings.punycode", "tomlkit", "tomllib")  # what functions import
 # -I and -S: nothing of the image's is imported, or looked for. In UTF-8 mode its locale doesn't matter.
 _DROP_IN = "#!{at}/bin/python3 -ISXutf8\nfrom shim.__main__ import drop_in\ndrop_in(__file__)\n"
 _IMPORT = """
